@@ -1,0 +1,1 @@
+"""Long-lived workers: a pure engine beside a thin actor."""

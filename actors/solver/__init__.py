@@ -1,0 +1,1 @@
+"""The sparse Lasso solver: one certified problem, several engines, one actor."""

@@ -1,0 +1,1 @@
+"""How Tenfold uses Ray: connecting, resources, resumable shards, storage, progress."""

@@ -1,0 +1,1 @@
+"""The two jobs as recipes, and the command line."""

@@ -1,0 +1,1 @@
+"""News texts and prices to a sentiment dictionary."""
