@@ -1,0 +1,251 @@
+"""Run folders on a local path, NFS or S3, through ``pyarrow.fs``: writes are all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import posixpath
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from cluster.errors import InputError
+
+_TEMPORARY = ".partial-"
+_BLOCK_BYTES = 1 << 22
+
+
+class Store:
+    """A folder that outputs are written to and read from by name.
+
+    Parameters
+    ----------
+    uri : str or Path
+        A local path, ``file:///…``, or ``s3://bucket/folder`` (credentials as usual from the
+        environment; ``?endpoint_override=…&scheme=http`` for servers other than AWS).
+
+    Notes
+    -----
+    Local files are written under a temporary name and renamed, objects on S3 with a single put:
+    a reader, or a process started after a crash, sees a whole file or none.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        text = str(uri)
+        if "://" not in text:
+            text = Path(text).expanduser().absolute().as_posix()
+        base, self._mark, self._query = text.partition("?") if "://" in text else (text, "", "")
+        self._base = base.rstrip("/") or base
+
+    @property
+    def uri(self) -> str:
+        """The address, as it can be given to ``Store`` again in any process."""
+        return f"{self._base}{self._mark}{self._query}"
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        """The ``pyarrow`` file system behind this store."""
+        return self._opened[0]
+
+    @property
+    def path(self) -> str:
+        """The folder's path inside ``filesystem``."""
+        return self._opened[1]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a path on this machine's file systems (NFS among them)."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    @cached_property
+    def _opened(self) -> tuple[fs.FileSystem, str]:
+        if "://" not in self._base:
+            return fs.LocalFileSystem(), self._base
+        try:
+            return fs.FileSystem.from_uri(self.uri)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(
+                self.uri,
+                "storage address",
+                "a local path or s3://bucket/folder",
+                str(error).splitlines()[0],
+                "Correct the address.",
+            ) from error
+
+    def __truediv__(self, name: str) -> Store:
+        return Store(f"{self._base}/{name.strip('/')}{self._mark}{self._query}")
+
+    def __repr__(self) -> str:
+        return f"Store({self.uri!r})"
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and other.uri == self.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
+    # File systems are reopened where the store lands: a client of this process is of no use there.
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self.uri,)
+
+    def _at(self, name: str) -> str:
+        return posixpath.join(self.path, name)
+
+    def exists(self, name: str = "") -> bool:
+        """Tell whether ``name`` is there (the folder itself when empty)."""
+        return (
+            self.filesystem.get_file_info(self._at(name).rstrip("/")).type != fs.FileType.NotFound
+        )
+
+    def size(self, name: str) -> int | None:
+        """Return the size of ``name`` in bytes, or None when it is no file here."""
+        return self.sizes([name])[0]
+
+    def sizes(self, names: Sequence[str]) -> Sequence[int | None]:
+        """Return the size of each of ``names`` in bytes, None for what is no file here."""
+        infos = self.filesystem.get_file_info([self._at(name) for name in names])
+        return [info.size if info.type == fs.FileType.File else None for info in infos]
+
+    def list(self, prefix: str = "") -> list[str]:
+        """Return the sorted names of the files whose name starts with ``prefix``."""
+        folder = posixpath.dirname(prefix)
+        selector = fs.FileSelector(
+            self._at(folder).rstrip("/"), allow_not_found=True, recursive=True
+        )
+        start = len(self.path.rstrip("/")) + 1
+        names = [
+            info.path[start:]
+            for info in self.filesystem.get_file_info(selector)
+            if info.type == fs.FileType.File and _TEMPORARY not in info.base_name
+        ]
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def delete(self, name: str) -> None:
+        """Remove ``name``; nothing happens when it is not there."""
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_file(self._at(name))
+
+    def check_writable(self) -> None:
+        """Write and remove a small file.
+
+        Raises
+        ------
+        InputError
+            When that fails: no permission, a read-only or full disk, a file in the way.
+        """
+        name = f"{_TEMPORARY}writable-{secrets.token_hex(4)}"
+        try:
+            self.write_bytes(name, b"tenfold")
+            self.delete(name)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                self.uri,
+                "output folder",
+                "a folder that can be written to",
+                str(error).splitlines()[0],
+                "Change its permissions or name another folder.",
+            ) from error
+
+    @contextmanager
+    def open_output(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a binary file that appears as ``name`` when the block ends without an error."""
+        if not self.is_local:
+            buffer = io.BytesIO()
+            yield buffer
+            with self.filesystem.open_output_stream(self._at(name)) as sink:
+                sink.write(buffer.getbuffer())
+            return
+        final = Path(self._at(name))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # Another process may write the same name at this moment: each has its own temporary.
+        partial = final.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{final.name}")
+        try:
+            with partial.open("xb") as sink:
+                yield sink
+                sink.flush()
+                os.fsync(sink.fileno())
+            partial.replace(final)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Return the content of ``name``; FileNotFoundError when it is not there."""
+        with self.filesystem.open_input_stream(self._at(name)) as source:
+            return source.read()
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write ``data`` as ``name``."""
+        with self.open_output(name) as sink:
+            sink.write(data)
+
+    def append_line(self, name: str, line: str) -> None:
+        """Add one line to ``name``; a line torn by an earlier crash is closed first."""
+        if "\n" in line:
+            raise ValueError(f"append_line: expected one line, got {line!r}")
+        if not self.is_local:
+            before = self.read_bytes(name) if self.exists(name) else b""
+            gap = b"" if not before or before.endswith(b"\n") else b"\n"
+            self.write_bytes(name, before + gap + line.encode() + b"\n")
+            return
+        path = Path(self._at(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as log:
+            end = log.seek(0, io.SEEK_END)
+            log.seek(max(end - 1, 0))
+            gap = b"" if log.read(1) in (b"", b"\n") else b"\n"
+            log.write(gap + line.encode() + b"\n")
+            log.flush()
+            os.fsync(log.fileno())
+
+    def read_json(self, name: str) -> Any:
+        """Return the object that ``write_json`` wrote as ``name``."""
+        return json.loads(self.read_bytes(name))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write ``value`` as indented JSON."""
+        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the Parquet file ``name`` as a table (of ``columns`` alone when given)."""
+        with self.filesystem.open_input_file(self._at(name)) as source:
+            return pq.read_table(source, columns=columns and [*columns])
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write ``table`` as Parquet, compressed with zstd."""
+        with self.open_output(name) as sink:
+            pq.write_table(table, sink, compression="zstd")
+
+    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Return the arrays that ``write_arrays`` wrote as ``name``, by keyword; never pickles."""
+        with np.load(io.BytesIO(self.read_bytes(name)), allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+
+    def write_arrays(self, name: str, /, **arrays: Any) -> None:
+        """Write arrays (or numpy scalars) as one ``.npz`` archive."""
+        values = {key: np.asarray(value) for key, value in arrays.items()}
+        objects = sorted(key for key, value in values.items() if value.dtype.hasobject)
+        if objects:
+            raise TypeError(f"{name}: arrays of Python objects cannot be stored: {objects}")
+        with self.open_output(name) as sink:
+            np.savez(sink, **values)  # type: ignore[arg-type]
+
+    def checksum(self, name: str) -> str:
+        """Return the blake2b hash of ``name`` as 32 hexadecimal digits, read block by block."""
+        digest = hashlib.blake2b(digest_size=16)
+        with self.filesystem.open_input_stream(self._at(name)) as source:
+            while block := source.read(_BLOCK_BYTES):
+                digest.update(block)
+        return digest.hexdigest()
