@@ -1,0 +1,128 @@
+"""Dense centred Gram matrix of the columns a path has needed so far, grown and factored in place."""
+
+import numpy as np
+import scipy.linalg as sl
+import scipy.sparse as sp
+
+from actors.solver.problem import FloatArray, IntArray, LassoProblem
+
+# Relative ridge on the factored diagonal. It makes Newton's step a proximal one, so that a singular
+# Gram matrix (duplicate columns) only costs extra steps, never a failure.
+RIDGE = 1e-9
+
+
+class GramCache:
+    """Centred Gram matrix ``X_c' X_c`` of a growing list of columns, on the training rows.
+
+    Entries do not depend on the order in which columns arrive: each is one sum over the common rows
+    in row order, so a path resumed elsewhere meets the same numbers.
+    """
+
+    def __init__(self, problem: LassoProblem) -> None:
+        self._problem = problem
+        self._row_mask = problem.rows.astype(np.float64)
+        self.columns: IntArray = np.zeros(0, dtype=np.int64)
+        self._position = np.full(problem.X.shape[1], -1, dtype=np.int64)
+        self._buffer: FloatArray = np.empty((0, 0))
+        self._columns_t = sp.csr_matrix((0, problem.X.shape[0]))
+        self.target = np.zeros(0)
+
+    @property
+    def matrix(self) -> FloatArray:
+        """View (k, k) of the Gram matrix of ``columns``."""
+        k = self.columns.size
+        return self._buffer[:k, :k]
+
+    def positions(self, columns: IntArray) -> IntArray:
+        """Return where ``columns`` stand in ``self.columns``; -1 for absent ones."""
+        return self._position[columns]
+
+    def add(self, columns: IntArray) -> None:
+        """Make sure that ``columns`` are present."""
+        new = columns[self._position[columns] < 0]
+        if new.size == 0:
+            return
+        problem, old = self._problem, self.columns.size
+        block = problem.X[:, new]
+        block = sp.csc_matrix(
+            (block.data * self._row_mask[block.indices], block.indices, block.indptr), block.shape
+        )
+        self.columns = np.concatenate((self.columns, new))
+        self._position[new] = np.arange(old, self.columns.size)
+        self._columns_t = sp.vstack((self._columns_t, block.T), format="csr")
+        means = problem.column_means
+        product = (self._columns_t @ block).toarray()
+        product -= problem.n_train * np.outer(means[self.columns], means[new])
+        self._grow(self.columns.size)
+        self._buffer[: self.columns.size, old : self.columns.size] = product
+        self._buffer[old : self.columns.size, :old] = product[:old].T
+        self.target = np.concatenate((self.target, block.T @ problem.y_centred))
+
+    def keep(self, columns: IntArray) -> None:
+        """Forget every column but ``columns``."""
+        kept = np.sort(self._position[columns])
+        matrix = self.matrix[np.ix_(kept, kept)]
+        self._position[self.columns] = -1
+        self.columns, self.target = self.columns[kept], self.target[kept]
+        self._position[self.columns] = np.arange(kept.size)
+        self._columns_t = self._columns_t[kept]
+        self._buffer = matrix
+
+    def _grow(self, size: int) -> None:
+        if size <= self._buffer.shape[0]:
+            return
+        capacity = max(size, int(1.5 * self._buffer.shape[0]), 256)
+        buffer = np.empty((capacity, capacity))
+        old = self._buffer.shape[0]
+        buffer[:old, :old] = self._buffer
+        self._buffer = buffer
+
+
+class StackedCholesky:
+    """Upper Cholesky factor of ``G[order][:, order]`` that is truncated and extended, not redone.
+
+    Coordinates stand in the order of their arrival, so those that come and go stand last and a
+    change of the active set costs only the part of the factor behind the first one that left.
+    """
+
+    def __init__(self) -> None:
+        self.order: IntArray = np.zeros(0, dtype=np.int64)
+        self._upper: FloatArray = np.empty((0, 0), order="F")
+
+    def update(self, gram: FloatArray, active: IntArray) -> None:
+        """Refactor for the set ``active`` (positions in ``gram``).
+
+        Raises
+        ------
+        scipy.linalg.LinAlgError
+            When the ridge does not suffice to make the matrix positive definite.
+        """
+        wanted = np.zeros(gram.shape[0], dtype=bool)
+        wanted[active] = True
+        stays = wanted[self.order]
+        keep = int(np.argmin(stays)) if not stays.all() else self.order.size
+        wanted[self.order[stays]] = False
+        tail = np.concatenate((self.order[keep:][stays[keep:]], np.flatnonzero(wanted)))
+        if keep == self.order.size and tail.size == 0:
+            return
+        head = self.order[:keep]
+        self.order = head  # stays true if the factorisation below fails
+        upper = np.zeros((keep + tail.size, keep + tail.size), order="F")
+        upper[:keep, :keep] = self._upper[:keep, :keep]
+        self._upper = upper[:keep, :keep]
+        if tail.size:
+            corner = gram[np.ix_(tail, tail)]
+            corner.flat[:: tail.size + 1] *= 1.0 + RIDGE
+            if keep:
+                cross = sl.blas.dtrsm(
+                    1.0, np.asfortranarray(self._upper), gram[np.ix_(tail, head)].T, trans_a=1
+                )
+                upper[:keep, keep:] = cross
+                corner -= cross.T @ cross
+            upper[keep:, keep:] = sl.cholesky(corner, overwrite_a=True, check_finite=False)
+        self.order = np.concatenate((head, tail))
+        self._upper = upper
+
+    def solve(self, vector: FloatArray) -> FloatArray:
+        """Solve ``G[order][:, order] x = vector``."""
+        return sl.cho_solve((self._upper, False), vector, check_finite=False)

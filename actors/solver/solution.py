@@ -1,0 +1,100 @@
+"""What every engine takes and returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from actors.solver.problem import FloatArray, IntArray, LassoProblem
+
+
+@dataclass(frozen=True, eq=False)
+class PathSolution:
+    """Solutions along a stretch of the alpha path.
+
+    Attributes
+    ----------
+    alphas : ndarray (n_alphas,), decreasing
+    coefs : scipy.sparse.csc_matrix (n_features, n_alphas)
+    intercepts : ndarray (n_alphas,)
+    gaps : ndarray (n_alphas,)
+        Float64 duality gap over all columns, relative to ``||y_c||^2 / n``.
+    n_iter : ndarray (n_alphas,)
+        Engine-specific count: Newton steps, epochs or sweeps.
+    seconds : ndarray (n_alphas,)
+        Wall seconds per alpha.
+    """
+
+    alphas: FloatArray
+    coefs: sp.csc_matrix
+    intercepts: FloatArray
+    gaps: FloatArray
+    n_iter: IntArray
+    seconds: FloatArray
+
+
+class Engine(Protocol):
+    """A solver of Lasso paths."""
+
+    name: str
+
+    def solve_path(
+        self,
+        problem: LassoProblem,
+        alphas: Sequence[float] | FloatArray,
+        *,
+        tol: float = 1e-6,
+        start: sp.csc_matrix | None = None,
+    ) -> PathSolution:
+        """Solve for decreasing ``alphas``, warm-started from ``start`` (n_features, 1).
+
+        ``tol`` bounds the relative gap. An answer that misses it is returned with its gap, and a
+        ``ConvergenceWarning`` is issued.
+        """
+        ...
+
+
+class PathRecorder:
+    """Collects one answer an alpha and packs them into a :class:`PathSolution`."""
+
+    def __init__(self, n_features: int) -> None:
+        self._n_features = n_features
+        self._supports: list[IntArray] = []
+        self._values: list[FloatArray] = []
+        self._rows: list[tuple[float, float, float, int, float]] = []
+
+    def add(
+        self,
+        alpha: float,
+        support: IntArray,
+        values: FloatArray,
+        *,
+        intercept: float,
+        gap: float,
+        n_iter: int,
+        seconds: float,
+    ) -> None:
+        """Append the answer at ``alpha``: ``values`` at columns ``support``, sorted."""
+        self._supports.append(support)
+        self._values.append(values)
+        self._rows.append((alpha, intercept, gap, n_iter, seconds))
+
+    def finish(self) -> PathSolution:
+        """Return what was collected."""
+        indptr = np.concatenate(([0], np.cumsum([s.size for s in self._supports], dtype=np.int64)))
+        indices = np.concatenate([np.zeros(0, dtype=np.int64), *self._supports])
+        values = np.concatenate([np.zeros(0), *self._values])
+        shape = (self._n_features, len(self._rows))
+        alphas, intercepts, gaps, n_iter, seconds = (
+            np.array(column) for column in zip(*self._rows, strict=True)
+        )
+        return PathSolution(
+            alphas=alphas,
+            coefs=sp.csc_matrix((values, indices, indptr), shape=shape),
+            intercepts=intercepts,
+            gaps=gaps,
+            n_iter=n_iter.astype(np.int64),
+            seconds=seconds,
+        )
