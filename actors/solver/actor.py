@@ -1,0 +1,83 @@
+"""The solver actor: holds the design matrix once and solves one unit a call."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import ray
+import scipy.sparse as sp
+from ray.actor import ActorHandle
+from threadpoolctl import threadpool_limits
+
+from actors.solver.engines import make_engine
+from actors.solver.unit import UnitResult, solve_unit
+
+
+class LassoWorker:
+    """Solves units of (target, fold, stretch of alphas).
+
+    Its state is what the constructor is given, so an actor that died is rebuilt by constructing it
+    again; a unit depends on nothing but its payload and its predecessor's result.
+
+    Parameters
+    ----------
+    design : dict of arrays ``data, indices, indptr, shape``
+        CSC design matrix, read-only views into the object store.
+    targets : ndarray (n_samples, n_targets)
+    roles : ndarray (n_folds, n_samples), int8
+    engine : str
+    threads : int
+        Threads of the numerical libraries; one keeps results equal on every machine.
+    """
+
+    def __init__(
+        self,
+        design: Mapping[str, np.ndarray],
+        targets: np.ndarray,
+        roles: np.ndarray,
+        engine: str,
+        threads: int = 1,
+    ) -> None:
+        self._X = sp.csc_matrix(
+            (design["data"], design["indices"], design["indptr"]),
+            shape=tuple(design["shape"]),
+            copy=False,
+        )
+        self._targets, self._roles = targets, roles
+        self._engine = make_engine(engine)
+        self._threads = threads
+
+    def solve(
+        self, payload: Mapping[str, Any], previous: Mapping[str, np.ndarray] | None
+    ) -> UnitResult:
+        """Solve ``payload`` = {target, fold, alphas, tol}, warm-started from ``previous``."""
+        with threadpool_limits(self._threads):
+            return solve_unit(
+                self._engine,
+                self._X,
+                np.ascontiguousarray(self._targets[:, payload["target"]]),
+                self._roles[payload["fold"]],
+                payload["alphas"],
+                tol=payload["tol"],
+                previous=previous,
+            )
+
+
+def put_design(X: sp.csc_matrix) -> ray.ObjectRef:
+    """Put the matrix into the object store once, from the driver, for every worker to share."""
+    return ray.put(
+        {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": np.array(X.shape)}
+    )
+
+
+def start_worker(
+    design: ray.ObjectRef,
+    targets: ray.ObjectRef,
+    roles: ray.ObjectRef,
+    *,
+    engine: str,
+    threads: int = 1,
+) -> ActorHandle:
+    """Start one worker actor on ``threads`` CPUs."""
+    actor = ray.remote(LassoWorker).options(num_cpus=threads)
+    return actor.remote(design, targets, roles, engine, threads)

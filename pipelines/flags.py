@@ -1,0 +1,116 @@
+"""Command-line flags from the fields of configuration dataclasses, so no default is typed twice."""
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cluster.errors import InputError
+
+
+def flags_of(config: type) -> list[inspect.Parameter]:
+    """Return a keyword parameter for each field of ``config`` and of the configurations inside it."""
+    parameters: list[inspect.Parameter] = []
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            parameters += flags_of(kind)
+            continue
+        option = typer.Option(
+            f"--{field.name.replace('_', '-')}",
+            help=field.metadata.get("help"),
+            rich_help_panel=field.metadata.get("panel") or _panel(config),
+        )
+        required = field.default is dataclasses.MISSING
+        parameters.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if required else _shown(field.default),
+                annotation=Annotated[_flag_type(kind), option],
+            )
+        )
+    return parameters
+
+
+def with_flags_of(config: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate ``command(config, **others)`` into a command whose flags include those of ``config``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command).parameters.values())[1:]
+        derived = flags_of(config)
+        names = [parameter.name for parameter in derived]
+
+        def run(**values: Any) -> None:
+            chosen = {name: values.pop(name) for name in names}
+            command(build(config, chosen), **values)
+
+        run.__signature__ = inspect.Signature([*derived, *own])  # type: ignore[attr-defined]
+        run.__doc__ = command.__doc__
+        run.__name__ = command.__name__
+        return run
+
+    return decorate
+
+
+def build(config: type, values: Mapping[str, Any]) -> Any:
+    """Build ``config``, and the configurations inside it, from flat flag values."""
+    hints = typing.get_type_hints(config)
+    arguments: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            arguments[field.name] = build(kind, values)
+        elif field.name in values:
+            arguments[field.name] = _parsed(kind, values[field.name], field.name)
+    return config(**arguments)
+
+
+def _panel(config: type) -> str:
+    return config.__name__.removesuffix("Config")
+
+
+def _is_list(kind: Any) -> bool:
+    return typing.get_origin(kind) is tuple
+
+
+def _flag_type(kind: Any) -> Any:
+    """Lists are typed as one text: comma-separated, or @file with an item a line."""
+    if _is_list(kind):
+        return str
+    if isinstance(kind, types.UnionType):
+        inner = [part for part in typing.get_args(kind) if part is not type(None)]
+        return inner[0] | None
+    return kind
+
+
+def _shown(default: Any) -> Any:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else default
+
+
+def _parsed(kind: Any, value: Any, name: str) -> Any:
+    if not _is_list(kind) or not isinstance(value, str):
+        return value
+    option = f"--{name.replace('_', '-')}"
+    if value.startswith("@"):
+        try:
+            items = Path(value[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                option, f"cannot read {value[1:]}", got=error, fix="Name a text file after the @."
+            ) from error
+    else:
+        items = value.split(",")
+    item_type = typing.get_args(kind)[0]
+    try:
+        return tuple(item_type(item.strip()) for item in items if item.strip())
+    except ValueError as error:
+        raise InputError(
+            option, "not a list of numbers", expected="such as 0.1,0.05", got=value
+        ) from error

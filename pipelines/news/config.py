@@ -1,0 +1,81 @@
+"""Every option of the news job, by stage."""
+
+from dataclasses import dataclass, field
+
+from cluster.connect import ClusterConfig
+from cluster.errors import InputError
+from pipelines.news.folds import FoldConfig
+from pipelines.news.ingest import InputConfig
+from pipelines.news.matrix import SCALES
+from pipelines.news.ngrams import NgramConfig
+from pipelines.news.path import PathConfig
+from pipelines.news.sessions import CalendarConfig
+from pipelines.news.targets import TargetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignConfig:
+    """How observations become the rows and columns of the design matrix."""
+
+    observations: str = field(
+        default="documents",
+        metadata={
+            "help": "A row is a document (documents), or all texts of a ticker and session (days)."
+        },
+    )
+    scale: str = field(
+        default="none", metadata={"help": f"Divide each column by: {', '.join(SCALES)}."}
+    )
+    shard_rows: int = field(default=20_000, metadata={"help": "Observations in one text shard."})
+
+    def __post_init__(self) -> None:
+        if self.observations not in ("documents", "days"):
+            raise InputError(
+                "--observations", "unknown", "documents or days", self.observations, "Pass one."
+            )
+        if self.scale not in SCALES:
+            raise InputError("--scale", "unknown", " or ".join(SCALES), self.scale, "Pass one.")
+        if self.shard_rows < 1:
+            raise InputError("--shard-rows", "too few", "1 or more", self.shard_rows, "Pass 20000.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where the run is kept and how many workers solve it."""
+
+    out: str | None = field(
+        default=None,
+        metadata={
+            "help": "Run folder: a path or s3:// address; default runs/news-<hash of the options>, "
+            "so that the same command resumes."
+        },
+    )
+    workers: int | None = field(
+        default=None, metadata={"help": "Solver actors; default one a core of the cluster."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise InputError("--workers", "too few", "1 or more", self.workers, "Leave it out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewsConfig:
+    """The news job."""
+
+    input: InputConfig
+    calendar: CalendarConfig = field(default_factory=CalendarConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    ngrams: NgramConfig = field(default_factory=NgramConfig)
+    design: DesignConfig = field(default_factory=DesignConfig)
+    folds: FoldConfig = field(default_factory=FoldConfig)
+    path: PathConfig = field(default_factory=PathConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def embargo(self) -> int:
+        """Sessions between training and validation: no target of one may overlap the other's."""
+        if self.folds.embargo is not None:
+            return self.folds.embargo
+        return self.target.horizon + self.calendar.lags

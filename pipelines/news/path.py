@@ -1,0 +1,195 @@
+"""The grid of folds x alphas x targets: its alphas, its units, its table and the choice of alpha."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from actors.solver.engines import ENGINES
+from cluster.errors import InputError
+from cluster.units import Unit
+
+FloatArray = npt.NDArray[np.float64]
+Results = Mapping[str, Mapping[str, np.ndarray]]
+
+RULES = ("min", "1se")
+ALL_ROWS = -1  # fold number of the solution on all rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathConfig:
+    """Which alphas are solved, by which engine, how tightly, and how one is chosen."""
+
+    engine: str = field(
+        default="newton", metadata={"help": f"Solver: {', '.join(ENGINES)}.", "panel": "Lasso"}
+    )
+    alphas: int = field(
+        default=50, metadata={"help": "Number of alphas, evenly spaced in log.", "panel": "Lasso"}
+    )
+    alpha_ratio: float = field(
+        default=30.0,
+        metadata={"help": "The grid ends at alpha_max / alpha_ratio.", "panel": "Lasso"},
+    )
+    alpha_grid: tuple[float, ...] = field(
+        default=(),
+        metadata={"help": "Alphas of your own instead, for every target.", "panel": "Lasso"},
+    )
+    tol: float = field(
+        default=1e-6,
+        metadata={"help": "Largest duality gap, relative to the target's variance.", "panel": "Lasso"},
+    )
+    rule: str = field(
+        default="min",
+        metadata={
+            "help": "Choice of alpha: min (lowest error) or 1se (one standard error above).",
+            "panel": "Lasso",
+        },
+    )
+    stability: int = field(
+        default=0,
+        metadata={
+            "help": "Random halves on which words must reappear; 0 skips it.",
+            "panel": "Lasso",
+        },
+    )
+    stretch: int = field(
+        default=10, metadata={"help": "Alphas solved in one unit of work.", "panel": "Lasso"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise InputError("--engine", "unknown", " or ".join(ENGINES), self.engine)
+        if self.alphas < 1 or self.stretch < 1:
+            raise InputError("--alphas, --stretch", "too few", "1 or more")
+        if not self.alpha_ratio > 1:
+            raise InputError(
+                "--alpha-ratio", "the alpha grid would not fall", "more than 1", self.alpha_ratio
+            )
+        if not all(np.isfinite(alpha) and alpha > 0 for alpha in self.alpha_grid):
+            raise InputError(
+                "--alpha-grid",
+                "not a positive grid",
+                expected="positive numbers",
+                got=",".join(map(str, self.alpha_grid)),
+                fix="Remove what is zero, negative or not a number.",
+            )
+        if not 0 < self.tol < 1:
+            raise InputError("--tol", "out of range", "between 0 and 1, say 1e-6", self.tol)
+        if self.rule not in RULES:
+            raise InputError("--rule", "unknown", " or ".join(RULES), self.rule)
+        if self.stability < 0:
+            raise InputError("--stability", "negative", "0 or more", self.stability)
+
+    def grid(self, alpha_max: float) -> FloatArray:
+        """Return the decreasing alphas for a target whose alpha_max is given."""
+        if self.alpha_grid:
+            return np.unique(np.array(self.alpha_grid))[::-1].copy()
+        return np.geomspace(alpha_max, alpha_max / self.alpha_ratio, self.alphas)
+
+
+def plan_units(grids: Sequence[FloatArray], n_folds: int, config: PathConfig) -> list[Unit]:
+    """Cut every (target, fold) path into stretches, each warm-started by the one before.
+
+    Row ``n_folds`` of the roles is all rows: its path holds the final dictionary's solution.
+    """
+    units = []
+    for target, grid in enumerate(grids):
+        for fold in range(n_folds + 1):
+            for start in range(0, grid.size, config.stretch):
+                units.append(
+                    Unit(
+                        key=unit_key(target, fold, start),
+                        payload={
+                            "target": target,
+                            "fold": fold,
+                            "alphas": grid[start : start + config.stretch],
+                            "tol": config.tol,
+                        },
+                        after=unit_key(target, fold, start - config.stretch) if start else None,
+                    )
+                )
+    return units
+
+
+def unit_key(target: int, fold: int, start: int) -> str:
+    """Return the name of a unit: target number, row of the roles, first alpha."""
+    return f"t{target:02d}-f{fold:03d}-a{start:04d}"
+
+
+def path_table(results: Results, names: Sequence[str], n_folds: int) -> pa.Table:
+    """Return a row per target, fold and alpha."""
+    columns: dict[str, list] = {name: [] for name in _PATH_COLUMNS}
+    for key in sorted(results):
+        target, fold, _ = _parsed(key)
+        result = results[key]
+        size = result["alphas"].size
+        columns["target"] += [names[target]] * size
+        columns["fold"] += [ALL_ROWS if fold == n_folds else fold] * size
+        for column, source in _PATH_COLUMNS.items():
+            if source:
+                columns[column] += result[source].tolist()
+    return pa.table({name: pa.array(values) for name, values in columns.items()})
+
+
+_PATH_COLUMNS = {
+    "target": "",
+    "fold": "",
+    "alpha": "alphas",
+    "gap": "gaps",
+    "nonzeros": "nonzeros",
+    "n_iter": "n_iter",
+    "seconds": "seconds",
+    "train_mse": "train_mse",
+    "validation_mse": "validation_mse",
+}
+
+
+def joined(results: Results, target: int, fold: int, source: str) -> np.ndarray:
+    """Return ``source`` along the whole path of one target and fold."""
+    keys = [key for key in sorted(results) if _parsed(key)[:2] == (target, fold)]
+    return np.concatenate([results[key][source] for key in keys])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which alpha of the grid was chosen, and its mean validation error with standard error."""
+
+    index: int
+    mse: float
+    standard_error: float
+
+
+def choose_alpha(validation_mse: FloatArray, rule: str) -> Choice:
+    """Choose from validation errors (n_folds, n_alphas), alphas decreasing.
+
+    ``min``: the lowest mean error, the larger alpha on ties. ``1se``: the largest alpha whose mean
+    error is within one standard error of the lowest (Hastie, Tibshirani, Friedman, ESL, 7.10).
+    """
+    mean = validation_mse.mean(axis=0)
+    error = validation_mse.std(axis=0, ddof=1) / np.sqrt(validation_mse.shape[0])
+    index = int(np.argmin(mean))
+    if rule == "1se":
+        index = int(np.argmax(mean <= mean[index] + error[index]))
+    return Choice(index, float(mean[index]), float(error[index]))
+
+
+def solution_at(
+    results: Results, target: int, fold: int, index: int, stretch: int
+) -> tuple[npt.NDArray[np.int64], FloatArray, float, float]:
+    """Return (support, coefficients, intercept, gap) at alpha number ``index``."""
+    result = results[unit_key(target, fold, index - index % stretch)]
+    at = index % stretch
+    span = slice(int(result["indptr"][at]), int(result["indptr"][at + 1]))
+    return (
+        result["indices"][span].astype(np.int64),
+        result["data"][span],
+        float(result["intercepts"][at]),
+        float(result["gaps"][at]),
+    )
+
+
+def _parsed(key: str) -> tuple[int, int, int]:
+    target, fold, start = key.split("-")
+    return int(target[1:]), int(fold[1:]), int(start[1:])

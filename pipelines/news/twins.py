@@ -1,0 +1,134 @@
+"""Columns that are exact multiples of one another: one stays, the others become its aliases.
+
+Among such columns any split of weight can be optimal, so a dictionary is well defined only once they
+are merged. Found by an exact hash of each column's row pattern and a random projection of its values,
+then verified entry by entry.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class Twins:
+    """Which column stands for which.
+
+    Attributes
+    ----------
+    kept : ndarray (n_kept,), int64
+        Columns that stay, rising.
+    representative : ndarray (n_features,), int64
+        The kept column that stands for each column (itself when kept).
+    ratio : ndarray (n_features,)
+        ``x_j = ratio_j * x_representative``; negative for opposite columns.
+    """
+
+    kept: IntArray
+    representative: IntArray
+    ratio: FloatArray
+
+    @property
+    def aliases_by_column(self) -> dict[int, IntArray]:
+        """Return the merged columns of each representative that has any."""
+        merged = np.flatnonzero(self.representative != np.arange(self.representative.size))
+        order = merged[np.argsort(self.representative[merged], kind="stable")]
+        owners, starts = np.unique(self.representative[order], return_index=True)
+        return dict(
+            zip(owners.tolist(), np.split(order, starts[1:]), strict=True) if owners.size else ()
+        )
+
+
+def find_twins(X: sp.csc_matrix, preference: IntArray | None = None, seed: int = 0) -> Twins:
+    """Find proportional columns.
+
+    Parameters
+    ----------
+    X : csc_matrix (n_samples, n_features), sorted indices, no explicit zeros
+    preference : ndarray (n_features,), optional
+        Among columns of the same norm the one with the smallest preference is kept.
+    seed : int
+        Of the projections; the result does not depend on it.
+    """
+    n_samples, p = X.shape
+    if preference is None:
+        preference = np.arange(p)
+    counts = np.diff(X.indptr).astype(np.int64)
+    filled = np.flatnonzero(counts)
+    random = np.random.default_rng(seed)
+    row_code = random.integers(0, 2**63, n_samples, dtype=np.uint64)
+    row_weight = random.standard_normal(n_samples)
+    starts = X.indptr[:-1][filled]
+
+    norm = np.zeros(p)
+    norm[filled] = np.sqrt(np.add.reduceat(X.data * X.data, starts))
+    sign = np.ones(p)
+    sign[filled] = np.sign(X.data[starts])
+    unit = np.where(norm > 0, norm, 1.0) * sign
+    pattern = np.zeros(p, dtype=np.uint64)
+    pattern[filled] = np.add.reduceat(row_code[X.indices], starts)
+    projection = np.zeros(p)
+    projection[filled] = np.add.reduceat(X.data * row_weight[X.indices], starts) / unit[filled]
+
+    order = np.lexsort((projection, pattern, counts))
+    new_group = np.ones(p, dtype=bool)
+    new_group[1:] = (
+        (counts[order][1:] != counts[order][:-1])
+        | (pattern[order][1:] != pattern[order][:-1])
+        | (np.diff(projection[order]) > 1e-8)
+    )
+    group = np.empty(p, dtype=np.int64)
+    group[order] = np.cumsum(new_group) - 1
+    representative = _choose(group, norm, preference)
+
+    merged = np.flatnonzero((representative != np.arange(p)) & (counts > 0))
+    verified = merged[_proportional(X, merged, representative[merged], unit)]
+    result = np.arange(p)
+    result[verified] = representative[verified]
+    ratio = np.ones(p)
+    ratio[verified] = unit[verified] / unit[result[verified]]
+    return Twins(kept=np.flatnonzero(result == np.arange(p)), representative=result, ratio=ratio)
+
+
+def name_preference(names: list[str]) -> IntArray:
+    """Rank n-grams for :func:`find_twins`: fewest words, then fewest letters, then the alphabet."""
+    order = sorted(range(len(names)), key=lambda j: (names[j].count(" "), len(names[j]), names[j]))
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[order] = np.arange(len(names))
+    return rank
+
+
+def _choose(group: IntArray, norm: FloatArray, preference: IntArray) -> IntArray:
+    """Return for each column the one of its group with the largest norm, then preference."""
+    # Norms of twins that differ by rounding alone count as equal.
+    rounded = np.round(np.log(np.maximum(norm, 1e-300)), 9)
+    order = np.lexsort((preference, -rounded, group))
+    first = np.ones(order.size, dtype=bool)
+    first[1:] = group[order][1:] != group[order][:-1]
+    best = order[first]
+    return best[group]
+
+
+def _proportional(
+    X: sp.csc_matrix, columns: IntArray, others: IntArray, unit: FloatArray
+) -> npt.NDArray[np.bool_]:
+    """Tell for each pair of columns whether one is a multiple of the other, entry by entry."""
+    lengths = np.diff(X.indptr)[columns]
+    offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    left = np.repeat(X.indptr[columns], lengths) + offsets
+    right = np.repeat(X.indptr[others], lengths) + offsets
+    same = X.indices[left] == X.indices[right]
+    difference = X.data[left] / np.repeat(unit[columns], lengths) - X.data[right] / np.repeat(
+        unit[others], lengths
+    )
+    same &= np.abs(difference) <= TOLERANCE
+    if lengths.size == 0:
+        return np.zeros(0, dtype=bool)
+    return np.logical_and.reduceat(same, np.cumsum(lengths) - lengths)

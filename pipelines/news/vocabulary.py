@@ -1,0 +1,209 @@
+"""Two sharded passes over the texts: document frequencies, then the design matrix.
+
+Pass 1 counts each shard once and keeps its n-grams in hash buckets; a bucket is merged over all
+shards by name, so no process ever holds more than one bucket's names. Pass 2 maps a shard's local
+ids to columns. The result does not depend on how the texts were cut into shards.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+
+from cluster.storage import Store
+from pipelines.news.ngrams import NgramConfig, count_ngrams
+from pipelines.news.tokenizer import make_tokenizer
+
+MAX_BUCKETS = 64
+TEXTS = "texts.parquet"
+VOCABULARY = "vocabulary.parquet"
+
+
+@dataclass(frozen=True)
+class TextShard:
+    """Row group ``number`` of the texts, whose names go to ``n_buckets`` buckets."""
+
+    number: int
+    n_buckets: int
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Bucket ``number`` of the names of all ``n_shards`` shards."""
+
+    number: int
+    n_shards: int
+
+
+def write_texts(store: Store, texts: pa.Array, shard_rows: int) -> list[TextShard]:
+    """Write the texts with a row group a shard; return the shards."""
+    with store.open_output(TEXTS) as sink:
+        pq.write_table(
+            pa.table({"text": texts}), sink, compression="zstd", row_group_size=shard_rows
+        )
+    n_shards = -(-len(texts) // shard_rows)
+    return [TextShard(number, min(n_shards, MAX_BUCKETS)) for number in range(n_shards)]
+
+
+def count_shard(
+    shard: TextShard, store: Store, *, texts: Store, config: NgramConfig
+) -> dict[str, object]:
+    """Pass 1: count the n-grams of one shard; write its counts, and its names by bucket."""
+    column = _row_group(texts, TEXTS, shard.number)["text"]
+    counts = count_ngrams(column.to_pylist(), config)
+    buckets = (counts.hashes % np.uint64(shard.n_buckets)).astype(np.int64)
+    order = np.argsort(buckets, kind="stable")
+    rank = np.empty(order.size, dtype=np.int32)
+    rank[order] = np.arange(order.size, dtype=np.int32)
+    names = pa.table(
+        {
+            "ngram": counts.names.take(pa.array(order)),
+            "hash": counts.hashes[order],
+            "df": counts.document_frequencies()[order],
+        }
+    )
+    ends = np.cumsum(np.bincount(buckets, minlength=shard.n_buckets))
+    with (
+        store.open_output(_names_file(shard.number)) as sink,
+        pq.ParquetWriter(sink, names.schema, compression="zstd") as writer,
+    ):
+        for start, end in zip(np.concatenate(([0], ends[:-1])), ends, strict=True):
+            writer.write_table(names.slice(start, end - start), row_group_size=max(end - start, 1))
+    store.write_arrays(
+        _counts_file(shard.number),
+        indptr=counts.indptr,
+        ids=rank[counts.ids],
+        counts=counts.counts,
+    )
+    return {
+        "rows": len(column),
+        "files": [_names_file(shard.number), _counts_file(shard.number)],
+    }
+
+
+def merge_bucket(
+    bucket: Bucket, store: Store, *, counted: Store, config: NgramConfig, n_texts: int
+) -> dict[str, object]:
+    """Merge one bucket's names over all shards and keep those that pass min_df and max_df."""
+    tables = [
+        _row_group(counted, _names_file(shard), bucket.number, columns=["ngram", "df"])
+        for shard in range(bucket.n_shards)
+    ]
+    merged = pa.concat_tables(tables).group_by("ngram").aggregate([("df", "sum")])
+    df = merged["df_sum"]
+    passes = pc.and_(
+        pc.greater_equal(df, config.min_df), pc.less_equal(df, config.max_df * n_texts)
+    )
+    if config.protected:
+        protected = pa.array(protected_ngrams(config), type=pa.string())
+        passes = pc.or_(passes, pc.is_in(merged["ngram"], value_set=protected))
+    kept = merged.filter(passes).rename_columns({"ngram": "ngram", "df_sum": "df"})
+    kept = kept.select(["ngram", "df"]).sort_by("ngram")
+    name = f"bucket-{bucket.number:05d}.parquet"
+    store.write_table(name, kept)
+    return {"rows": kept.num_rows, "files": [name], "distinct": merged.num_rows}
+
+
+def protected_ngrams(config: NgramConfig) -> list[str]:
+    """Return the protected n-grams as the tokenizer writes them."""
+    tokenize = make_tokenizer(config.tokenizer)
+    return [" ".join(tokenize(ngram)) for ngram in config.protected]
+
+
+def write_vocabulary(merged: Store, n_buckets: int) -> pa.Table:
+    """Join the buckets into one vocabulary, sorted by n-gram; column j of the matrix is its row j."""
+    tables = [merged.read_table(f"bucket-{number:05d}.parquet") for number in range(n_buckets)]
+    vocabulary = pa.concat_tables(tables).sort_by("ngram").combine_chunks()
+    merged.write_table(VOCABULARY, vocabulary)
+    return vocabulary
+
+
+def assemble_shard(
+    shard: TextShard,
+    store: Store,
+    *,
+    counted: Store,
+    vocabulary: Store | None,
+    config: NgramConfig,
+) -> dict[str, object]:
+    """Pass 2: write one shard's rows of the count matrix, over vocabulary or hashed columns."""
+    arrays = counted.read_arrays(_counts_file(shard.number))
+    columns = _columns(counted, shard.number, vocabulary, config)[arrays["ids"]]
+    known = columns >= 0
+    n_rows = arrays["indptr"].size - 1
+    rows = np.repeat(np.arange(n_rows), np.diff(arrays["indptr"]))[known]
+    # COO to CSR adds up n-grams that hash to one column.
+    n_columns = int(columns.max(initial=0)) + 1
+    matrix = sp.coo_matrix(
+        (arrays["counts"][known], (rows, columns[known])), shape=(n_rows, n_columns)
+    ).tocsr()
+    matrix.sum_duplicates()
+    name = f"rows-{shard.number:05d}.npz"
+    store.write_arrays(
+        name,
+        indptr=matrix.indptr.astype(np.int64),
+        indices=matrix.indices.astype(np.int32),
+        counts=matrix.data.astype(np.int32),
+    )
+    return {"rows": n_rows, "files": [name], "nonzeros": int(matrix.nnz)}
+
+
+def recover_names(counted: Store, n_shards: int, columns: npt.NDArray[np.int64], bits: int) -> dict:
+    """Return for each hashed column its n-grams, most frequent first, as ``(ngram, df)`` pairs."""
+    wanted = np.unique(columns)
+    found: list[pa.Table] = []
+    for shard in range(n_shards):
+        names = counted.read_table(_names_file(shard))
+        hashed = _hashed_columns(names["hash"].to_numpy(), bits)
+        chosen = np.isin(hashed, wanted)
+        found.append(
+            names.select(["ngram", "df"])
+            .append_column("column", pa.array(hashed))
+            .filter(pa.array(chosen))
+        )
+    merged = (
+        pa.concat_tables(found)
+        .group_by(["column", "ngram"])
+        .aggregate([("df", "sum")])
+        .sort_by([("column", "ascending"), ("df_sum", "descending"), ("ngram", "ascending")])
+    )
+    names_of: dict[int, list[tuple[str, int]]] = {int(column): [] for column in wanted}
+    for row in merged.to_pylist():
+        names_of[row["column"]].append((row["ngram"], row["df_sum"]))
+    return names_of
+
+
+def _columns(
+    counted: Store, shard: int, vocabulary: Store | None, config: NgramConfig
+) -> npt.NDArray[np.int64]:
+    """Return the matrix column of each local id of a shard; -1 for n-grams that were dropped."""
+    if vocabulary is None:
+        hashes = counted.read_table(_names_file(shard), columns=["hash"])["hash"]
+        return _hashed_columns(hashes.to_numpy(), config.hash_bits)
+    names = counted.read_table(_names_file(shard), columns=["ngram"])["ngram"]
+    known = vocabulary.read_table(VOCABULARY, columns=["ngram"])["ngram"]
+    found = pc.index_in(names, value_set=known.combine_chunks())
+    return pc.fill_null(found, -1).to_numpy().astype(np.int64)
+
+
+def _hashed_columns(hashes: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np.int64]:
+    return (hashes & np.uint64((1 << bits) - 1)).astype(np.int64)
+
+
+def _row_group(
+    store: Store, name: str, number: int, columns: list[str] | None = None
+) -> pa.Table:
+    with store.filesystem.open_input_file(f"{store.path}/{name}") as source:
+        return pq.ParquetFile(source).read_row_group(number, columns=columns)
+
+
+def _names_file(shard: int) -> str:
+    return f"names-{shard:05d}.parquet"
+
+
+def _counts_file(shard: int) -> str:
+    return f"counts-{shard:05d}.npz"
