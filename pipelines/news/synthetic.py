@@ -26,7 +26,7 @@ from cluster.errors import InputError
 from pipelines.news.sessions import CalendarConfig, Sessions, make_sessions
 
 WEIGHTS = {
-    "excess_return": 0.006,
+    "excess_return": 0.009,
     "abs_excess_return": 0.006,
     "log_range": 0.004,
     "volume_change": 0.15,
@@ -50,7 +50,7 @@ class SyntheticConfig:
     """Size and strength of a synthetic market."""
 
     documents: int = field(default=20_000, metadata={"help": "Texts, repeats included."})
-    tickers: int = field(default=60, metadata={"help": "Tickers."})
+    tickers: int = field(default=120, metadata={"help": "Tickers."})
     sessions: int = field(default=300, metadata={"help": "Trading sessions."})
     words: int = field(default=12, metadata={"help": "Planted n-grams a target."})
     planted_per_text: float = field(default=3.0, metadata={"help": "Planted n-grams a text."})
@@ -149,7 +149,7 @@ class _Words:
         self._pairs: list[tuple[int, int]] = []
         for j, (t, i, kind) in enumerate(plan):
             sign = 1 if (i // 4 + i) % 2 == 0 else -1
-            size = rng.uniform(0.8, 1.2) * WEIGHTS[targets[t]]
+            size = rng.uniform(0.9, 1.1) * WEIGHTS[targets[t]]
             weights[j, t] = sign * size * config.signal
             one, two = (common if kind == "bigram" else background + np.arange(taken))[2 * j :][:2]
             ngrams.append(spelled[one] if kind == "unigram" else f"{spelled[one]} {spelled[two]}")
