@@ -38,6 +38,7 @@ from cluster.token import (
 LOOPBACK = "127.0.0.1"
 _PROBE_TIMEOUT_S = 6.0
 _GIB = 1 << 30
+_PRINT_WORKER_LOGS = ray._private.worker.print_worker_logs
 _PACKAGES = ("cluster", "actors", "pipelines")
 _ROOT = Path(__file__).resolve().parent.parent
 _ADDRESS_FIX = (
@@ -95,7 +96,7 @@ def connect(config: ClusterConfig | None = None) -> Iterator[Cluster]:
         return
     address = config.address or os.environ.get("RAY_ADDRESS") or None
     embedded = address in (None, "local")
-    _quieten()
+    _quieten(log_to_driver=config.log_to_driver)
     if embedded:
         _start(config)
     else:
@@ -114,12 +115,21 @@ def _opened(*, embedded: bool) -> Cluster:
     return Cluster(embedded, context.gcs_address, f"http://{url}" if url else None)
 
 
-def _quieten() -> None:
+def _quieten(*, log_to_driver: bool) -> None:
     """Keep Ray's own chatter off our streams: results go to stdout, progress to stderr."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # those of calls we have called off
     # Workers whose num_gpus is 0 keep seeing the devices: our own `cuda` resource assigns them.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)
+
+    # Ray prints workers' output, and the raylet's notes on lost workers whatever is asked for, to
+    # our stdout.
+    def to_stderr(data: dict[str, Any], print_file: Any, ignore_prefix: bool = False) -> None:
+        if log_to_driver:
+            _PRINT_WORKER_LOGS(data, sys.stderr, ignore_prefix)
+
+    ray._private.worker.print_worker_logs = to_stderr
 
 
 def _start(config: ClusterConfig) -> None:
