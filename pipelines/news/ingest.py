@@ -227,7 +227,7 @@ def _sift_news(raw: RawFile, config: InputConfig, with_ticker: bool) -> Sieve:
         i = int(np.flatnonzero(naive)[0])
         raise InputError(
             raw.file,
-            f"column {column!r}, row {raw.rows[i]}: {int(naive.sum())} times without a time zone",
+            f"row {raw.rows[i]}, column {column!r}: no time zone ({int(naive.sum())} such rows)",
             "an offset such as Z or -05:00",
             shown(raw.columns[column][i].as_py()),
             "Pass --timezone, such as --timezone America/New_York.",
