@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-from cluster.errors import ConnectError, InputError
+from cluster.config import ClusterConfig as ClusterConfig
+from cluster.errors import ConnectError
 from cluster.nodes import Cluster
 from cluster.resources import custom_resources
 from cluster.token import (
@@ -45,35 +45,6 @@ _ADDRESS_FIX = (
     "Check that the head node runs and that this machine reaches it, "
     "or leave out the address (and RAY_ADDRESS) to use an embedded Ray."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
-    """Which Ray to use."""
-
-    address: str | None = field(
-        default=None,
-        metadata={"help": "Ray to join: host:port or auto; default RAY_ADDRESS, else embedded."},
-    )
-    num_cpus: int | None = field(
-        default=None, metadata={"help": "Cores of an embedded Ray; default all."}
-    )
-    object_store_gib: float | None = field(
-        default=None, metadata={"help": "Object store of an embedded Ray, in GiB."}
-    )
-    dashboard: bool = field(
-        default=True, metadata={"help": "Serve the Ray dashboard from an embedded Ray."}
-    )
-    log_to_driver: bool = field(
-        default=False, metadata={"help": "Copy what workers print to stderr."}
-    )
-
-    def __post_init__(self) -> None:
-        if self.num_cpus is not None and self.num_cpus < 1:
-            raise InputError("--num-cpus", "cores of Ray", "at least 1", self.num_cpus)
-        # Ray refuses an object store below 75 MiB with a message about its own flags.
-        if self.object_store_gib is not None and self.object_store_gib < 0.1:
-            raise InputError("--object-store-gib", "size", "at least 0.1", self.object_store_gib)
 
 
 @contextmanager

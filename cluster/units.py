@@ -20,21 +20,13 @@ from cluster.manifest import Entry, append_entry, intact, read_entries
 from cluster.nodes import Cluster
 from cluster.progress import Progress, count, gauge
 from cluster.storage import Store
+from cluster.unit import Unit as Unit
 
 Arrays = dict[str, np.ndarray]
 
 _WAIT_S = 1.0
 _RAISED_RETRIES = 2  # exceptions of our code rarely go away; lost processes do
 _NO_WORKER_NOTE_S = 60.0
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One piece of solver work: ``payload`` for the worker, after the unit ``after`` if any."""
-
-    key: str
-    payload: dict[str, Any]
-    after: str | None = None
 
 
 def solve_units(

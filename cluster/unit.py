@@ -1,0 +1,15 @@
+"""What `cluster.units` solves; no ray import here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of solver work: ``payload`` for the worker, after the unit ``after`` if any."""
+
+    key: str
+    payload: dict[str, Any]
+    after: str | None = None
