@@ -1,6 +1,6 @@
 """The solver actor: holds the design matrix once and solves one unit a call."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from actors.solver.engines import make_engine
 from actors.solver.unit import UnitResult, solve_unit
+from cluster.resources import engine_resources
 
 
 class LassoWorker:
@@ -63,21 +64,25 @@ class LassoWorker:
             )
 
 
-def put_design(X: sp.csc_matrix) -> ray.ObjectRef:
-    """Put the matrix into the object store once, from the driver, for every worker to share."""
-    return ray.put(
-        {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": np.array(X.shape)}
-    )
-
-
-def start_worker(
-    design: ray.ObjectRef,
-    targets: ray.ObjectRef,
-    roles: ray.ObjectRef,
+def worker_factory(
+    X: sp.csc_matrix,
+    targets: np.ndarray,
+    roles: np.ndarray,
     *,
     engine: str,
     threads: int = 1,
-) -> ActorHandle:
-    """Start one worker actor on ``threads`` CPUs."""
-    actor = ray.remote(LassoWorker).options(num_cpus=threads)
-    return actor.remote(design, targets, roles, engine, threads)
+) -> Callable[[], ActorHandle]:
+    """Put the arrays into the object store once, and return what starts a worker on them.
+
+    Call it in the driver: an object that a worker had put would be lost with that worker.
+    """
+    design = ray.put(
+        {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": np.array(X.shape)}
+    )
+    rest = (ray.put(targets), ray.put(roles))
+    actor = ray.remote(LassoWorker).options(**engine_resources(engine, num_cpus=threads))
+
+    def start() -> ActorHandle:
+        return actor.remote(design, *rest, engine, threads)
+
+    return start

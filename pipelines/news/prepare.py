@@ -1,0 +1,307 @@
+"""From files to the problem that the Lasso solves: observations, design matrix, targets, folds."""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import scipy.sparse as sp
+
+from actors.solver.unit import TRAIN
+from cluster.errors import InputError
+from cluster.fingerprint import fingerprint
+from cluster.meter import Meter
+from cluster.nodes import Cluster
+from cluster.shards import map_shards
+from cluster.storage import Store
+from pipelines.news import ngrams, tokenizer, vocabulary
+from pipelines.news.config import NewsConfig
+from pipelines.news.folds import make_folds, require_rows
+from pipelines.news.ingest import Inputs, read_inputs
+from pipelines.news.matrix import Design, stack_counts, weigh
+from pipelines.news.observations import Observations, align
+from pipelines.news.sessions import make_sessions
+from pipelines.news.targets import build_targets, feature_values
+from pipelines.news.twins import Twins, find_twins
+
+COUNTED = "counted"
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """What stands behind the columns of the solved matrix.
+
+    Attributes
+    ----------
+    design : Design
+        All n-gram columns, before twins were merged.
+    names : pa.Array of string, or None with hashing
+        N-gram of each column of ``design``.
+    twins : Twins
+    solved : ndarray (n_solved,), int64
+        Column of ``design`` behind each solved column; -1 - i for numeric feature i.
+    features : tuple of str
+    feature_mean, feature_std : ndarray (n_features,)
+    """
+
+    design: Design
+    names: pa.Array | None
+    twins: Twins
+    solved: IntArray
+    features: tuple[str, ...]
+    feature_mean: FloatArray
+    feature_std: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class NewsProblem:
+    """Everything the solver needs, and what is needed to read its answer.
+
+    Attributes
+    ----------
+    X : csc_matrix (n_samples, n_solved)
+    Y : ndarray (n_samples, n_targets)
+        Standardised; NaN where a target is undefined.
+    roles : ndarray (n_folds + 1, n_samples), int8
+        The last row trains on every row.
+    text_group : ndarray (n_samples,), int64
+        Equal for equal texts.
+    mean, std : ndarray (n_targets,)
+        Of the raw targets.
+    """
+
+    X: sp.csc_matrix
+    Y: FloatArray
+    roles: npt.NDArray[np.int8]
+    text_group: IntArray
+    mean: FloatArray
+    std: FloatArray
+    observations: Observations
+    columns: Columns
+    shards: list[vocabulary.TextShard]
+    hash_bits: int
+    inputs: Inputs
+
+    @property
+    def n_folds(self) -> int:
+        """Number of folds, without the row of all rows."""
+        return self.roles.shape[0] - 1
+
+
+def say(text: str) -> None:
+    """Print one line of progress to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def prepare(config: NewsConfig, cluster: Cluster, run: Store, meter: Meter) -> NewsProblem:
+    """Build the problem; finished shards in ``run`` are reused."""
+    with meter.stage("read"):
+        inputs = read_inputs(config.input)
+        say(
+            f"read {inputs.news.num_rows:,} news and {inputs.prices.num_rows:,} price rows, "
+            f"{len(inputs.rejects):,} rejected"
+        )
+    with meter.stage("align"):
+        observations, features = _observe(config, inputs)
+        text_group = text_groups(observations.text)
+        roles = _roles(config, observations, text_group)
+        Y, mean, std = standardise(observations.Y)
+        say(
+            f"aligned {len(observations):,} observations with {Y.shape[1]} targets; dropped: "
+            + (", ".join(f"{r} {n:,}" for r, n in observations.dropped.items() if n) or "none")
+        )
+    with meter.stage("n-grams") as use:
+        counts, names, shards, use.reused = _count(config, cluster, run, observations)
+    with meter.stage("design"):
+        design = weigh(
+            counts,
+            weighting=config.ngrams.weighting,
+            min_df=config.ngrams.min_df if names is None else 1,
+            max_df=config.ngrams.max_df if names is None else 1.0,
+            scaling=config.design.scale,
+        )
+        del counts
+        if names is not None:
+            names = names.take(pa.array(design.columns))
+        X, columns = _solved_columns(design, names, config.target.features, features)
+        say(
+            f"design matrix {X.shape[0]:,} x {design.X.shape[1]:,}, {design.X.nnz:,} non-zeros; "
+            f"{design.X.shape[1] - columns.twins.kept.size:,} twin columns merged"
+        )
+    return NewsProblem(
+        X=X,
+        Y=Y,
+        roles=roles,
+        text_group=text_group,
+        mean=mean,
+        std=std,
+        observations=observations,
+        columns=columns,
+        shards=shards,
+        hash_bits=config.ngrams.hash_bits,
+        inputs=inputs,
+    )
+
+
+def ngram_store(run: Store) -> Store:
+    """Return the folder of a run that holds its texts, counted shards and vocabulary."""
+    return run / "work" / "ngrams"
+
+
+def text_groups(texts: pa.Array) -> IntArray:
+    """Number equal texts equally; case and white space do not tell texts apart."""
+    folded = pc.utf8_trim_whitespace(
+        pc.replace_substring_regex(pc.utf8_lower(texts), r"\s+", " ")
+    )
+    return pc.dictionary_encode(folded).indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def standardise(Y: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the targets with mean 0 and standard deviation 1 over their defined rows."""
+    mean, std = np.nanmean(Y, axis=0), np.nanstd(Y, axis=0)
+    return (Y - mean) / std, mean, std
+
+
+def _observe(config: NewsConfig, inputs: Inputs) -> tuple[Observations, FloatArray]:
+    """Return the observations, and the numeric features of each (n_samples, n_features)."""
+    days = inputs.prices["date"]
+    sessions = make_sessions(config.calendar, pc.min(days).as_py(), pc.max(days).as_py())
+    targets = build_targets(inputs.prices, sessions, config.target, config.calendar.lags)
+    observations = align(inputs.news, targets, sessions, config.design.observations)  # type: ignore[arg-type]
+    if not config.target.features:
+        return observations, np.zeros((len(observations), 0))
+    values, _ = feature_values(inputs.prices, sessions, config.target.features)
+    return observations, values[observations.ticker, observations.session]
+
+
+def _roles(
+    config: NewsConfig, observations: Observations, text_group: IntArray
+) -> npt.NDArray[np.int8]:
+    folds = make_folds(
+        config.folds,
+        session=observations.session.astype(np.int64),
+        ticker=observations.ticker.astype(np.int64),
+        text_group=text_group,
+        embargo=config.embargo,
+    )
+    for column, name in enumerate(observations.target_names):
+        defined = np.isfinite(observations.Y[:, column])
+        for fold, fold_roles in enumerate(folds):
+            require_rows(fold_roles[defined], fold, name)
+    everything = np.full((1, len(observations)), TRAIN, dtype=np.int8)
+    return np.concatenate((folds, everything))
+
+
+def _count(
+    config: NewsConfig, cluster: Cluster, run: Store, observations: Observations
+) -> tuple[sp.csr_matrix, pa.Array | None, list[vocabulary.TextShard], bool]:
+    """Run both passes over the texts; return the count matrix and, if exact, its column names."""
+    options = config.ngrams
+    store, n_texts = ngram_store(run), len(observations)
+    key = fingerprint(
+        _text_digest(observations.text),
+        options,
+        config.design.shard_rows,
+        ngrams,
+        tokenizer,
+        vocabulary,
+    )
+    shards = vocabulary.write_texts(store, observations.text, config.design.shard_rows)
+    counted = map_shards(
+        cluster,
+        partial(vocabulary.count_shard, texts=store, config=options),
+        shards,
+        store / COUNTED,
+        fingerprint=key,
+        label="count n-grams",
+    )
+    names, known = None, None
+    n_columns = 1 << options.hash_bits
+    if not options.hash_bits:
+        known = store / "merged"
+        buckets = [
+            vocabulary.Bucket(number, len(shards)) for number in range(shards[0].n_buckets)
+        ]
+        map_shards(
+            cluster,
+            partial(
+                vocabulary.merge_bucket,
+                counted=store / COUNTED,
+                config=options,
+                n_texts=n_texts,
+            ),
+            buckets,
+            known,
+            fingerprint=key,
+            label="merge vocabulary",
+        )
+        table = vocabulary.write_vocabulary(known, len(buckets))
+        names, n_columns = table["ngram"].combine_chunks(), table.num_rows
+        if n_columns == 0:
+            raise InputError(
+                "--min-df, --max-df",
+                "no n-gram is left",
+                expected=f"n-grams in {options.min_df} to {options.max_df:.0%} of {n_texts} texts",
+                fix="Lower --min-df or raise --max-df.",
+            )
+    assembled = map_shards(
+        cluster,
+        partial(
+            vocabulary.assemble_shard,
+            counted=store / COUNTED,
+            vocabulary=known,
+            config=options,
+        ),
+        shards,
+        store / "rows",
+        fingerprint=key,
+        label="assemble matrix",
+    )
+    rows = store / "rows"
+    counts = stack_counts((rows.read_arrays(name) for name in assembled.files), n_columns)
+    return counts, names, shards, counted.reused == len(shards)
+
+
+def _text_digest(texts: pa.Array) -> str:
+    """Fingerprint the texts themselves, whatever buffers hold them."""
+    sink = pa.BufferOutputStream()
+    batch = pa.record_batch({"text": texts})
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return fingerprint(sink.getvalue().to_pybytes())
+
+
+def _solved_columns(
+    design: Design, names: pa.Array | None, features: tuple[str, ...], values: FloatArray
+) -> tuple[sp.csc_matrix, Columns]:
+    """Merge twins and append the numeric features, standardised; a missing value is the mean."""
+    preference = None if names is None else _preference(names)
+    twins = find_twins(design.X, preference)
+    X = design.X if twins.kept.size == design.X.shape[1] else design.X[:, twins.kept]
+    mean, std = np.zeros(0), np.zeros(0)
+    if features:
+        mean, std = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+        constant = [name for name, spread in zip(features, std, strict=True) if not spread > 0]
+        if constant:
+            raise InputError("--features", f"{constant[0]} is constant", fix="Leave it out.")
+        # On the scale of a typical n-gram column, so that one alpha suits both.
+        unit = np.nan_to_num((values - mean) / std) / np.sqrt(values.shape[0])
+        X = sp.hstack((X, sp.csc_matrix(unit)), format="csc")
+    X.sort_indices()
+    solved = np.concatenate((twins.kept, -1 - np.arange(len(features))))
+    return sp.csc_matrix(X), Columns(design, names, twins, solved, features, mean, std)
+
+
+def _preference(names: pa.Array) -> IntArray:
+    """Rank n-grams: fewest words, then fewest letters, then the alphabet (their order already)."""
+    words = pc.count_substring(names, " ").to_numpy(zero_copy_only=False)
+    letters = pc.utf8_length(names).to_numpy(zero_copy_only=False)
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[np.lexsort((np.arange(len(names)), letters, words))] = np.arange(len(names))
+    return rank

@@ -1,0 +1,237 @@
+"""News texts and prices to a sentiment dictionary with proof: the recipe."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.connect import connect
+from cluster.fingerprint import fingerprint
+from cluster.meter import Meter
+from cluster.storage import Store
+from pipelines.news.config import NewsConfig
+from pipelines.news.dictionary import dictionary_table, write_dictionary
+from pipelines.news.ingest import input_fingerprint
+from pipelines.news.metrics import score_out_of_fold
+from pipelines.news.model import write_model
+from pipelines.news.naming import name_columns
+from pipelines.news.path import Results, choose_alpha, joined, path_table
+from pipelines.news.prepare import COUNTED, NewsProblem, ngram_store, prepare, say
+from pipelines.news.report import write_report
+from pipelines.news.solve import (
+    Chosen,
+    alpha_grids,
+    coefficient_paths,
+    dictionary_entries,
+    out_of_fold,
+    refit,
+    select_stability,
+    solve_grid,
+)
+
+PACKAGES = ("ray", "numpy", "scipy", "scikit-learn", "celer", "pyarrow", "pandas")
+
+
+@dataclass(frozen=True)
+class NewsRun:
+    """A finished run: its folder and its headline numbers."""
+
+    folder: Store
+    metrics: dict[str, Any]
+
+
+def fit(config: NewsConfig) -> NewsRun:
+    """Write the dictionary described by ``config``; finished work is reused.
+
+    Raises
+    ------
+    InputError
+        When the input, an option, the run folder or the cluster cannot be used.
+    """
+    data = input_fingerprint(config.input)
+    run = open_run(config, data)
+    with connect(config.cluster) as cluster, Meter() as meter:
+        say(f"{cluster.describe()}\nrun folder {run.uri}")
+        problem = prepare(config, cluster, run, meter)
+        with meter.stage("path"):
+            grids = alpha_grids(problem, config.path)
+            results = solve_grid(
+                problem, grids, config.path, cluster, run / "work" / "path", config.run.workers
+            )
+        with meter.stage("choose"):
+            choices = [
+                choose_alpha(_validation_mse(results, problem, target), config.path.rule)
+                for target in range(len(grids))
+            ]
+            chosen = refit(problem, results, grids, choices, config.path.stretch)
+        stability: Sequence[Any] = [None] * len(grids)
+        if config.path.stability:
+            with meter.stage("stability"):
+                stability = select_stability(
+                    problem,
+                    grids,
+                    chosen,
+                    config.path,
+                    config.folds.seed,
+                    cluster,
+                    run / "work" / "stability",
+                    config.run.workers,
+                )
+        with meter.stage("results"):
+            counted = ngram_store(run) / COUNTED
+            naming = name_columns(problem, [c.support for c in chosen], counted)
+            entries = [
+                dictionary_entries(problem, naming, target, *answer)
+                for target, answer in enumerate(zip(chosen, stability, strict=True))
+            ]
+            dictionary = dictionary_table(entries)
+            write_dictionary(run, dictionary)
+            run.write_table(
+                "path.parquet",
+                path_table(results, problem.observations.target_names, problem.n_folds),
+            )
+            run.write_table(
+                "coef_path.parquet",
+                coefficient_paths(problem, naming, results, grids, chosen, config.path.stretch),
+            )
+            scores = _score(config, run, problem, results, grids, chosen)
+            write_model(run, config, problem, chosen)
+        metrics = {
+            "targets": scores,
+            **_numbers(problem),
+            "stages": meter.table(),
+            "engine": config.path.engine,
+            "tol": config.path.tol,
+            "cluster": cluster.describe(),
+            "total_seconds": meter.total_seconds,
+            "peak_gib": meter.peak_gib,
+        }
+        run.write_json("metrics.json", metrics)
+        write_report(run)
+        _write_manifest(run, config, data)
+    return NewsRun(run, metrics)
+
+
+def open_run(config: NewsConfig, data: str) -> Store:
+    """Return the run folder, made and writable, with the full configuration in it."""
+    options = {name: part for name, part in asdict(config).items() if name not in _NOT_RESULTS}
+    run = Store(config.run.out or f"runs/news-{fingerprint(options, data)[:10]}")
+    run.check_writable()
+    run.write_json(
+        "config.json",
+        asdict(config)
+        | {
+            "versions": {name: version(name) for name in PACKAGES}
+            | {"python": platform.python_version(), "tenfold": version("tenfold")},
+            "seed": config.folds.seed,
+            "fingerprints": {"input": data},
+        },
+    )
+    return run
+
+
+# Where and by how many a run is solved does not change what it finds.
+_NOT_RESULTS = ("cluster", "run")
+
+
+def _validation_mse(results: Results, problem: NewsProblem, target: int) -> np.ndarray:
+    return np.stack(
+        [joined(results, target, fold, "validation_mse") for fold in range(problem.n_folds)]
+    )
+
+
+def _score(
+    config: NewsConfig,
+    run: Store,
+    problem: NewsProblem,
+    results: Results,
+    grids: Sequence[np.ndarray],
+    chosen: Sequence[Chosen],
+) -> dict[str, Any]:
+    """Return the metrics of each target; write the daily information coefficients."""
+    scores, daily_tables = {}, []
+    names = problem.observations.target_names
+    for target, (name, answer) in enumerate(zip(names, chosen, strict=True)):
+        rows = out_of_fold(problem, results, target, answer.choice.index, config.path.stretch)
+        metrics, daily = score_out_of_fold(rows)
+        gaps = [
+            joined(results, target, fold, "gaps").max() for fold in range(problem.n_folds + 1)
+        ]
+        scores[name] = metrics | {
+            "alpha": answer.alpha,
+            "alpha_max": float(grids[target][0]),
+            "rule": config.path.rule,
+            "cv_mse": answer.choice.mse,
+            "cv_standard_error": answer.choice.standard_error,
+            "nonzeros": int(answer.support.size),
+            "gap": answer.gap,
+            "largest_gap": float(max(gaps)),
+            "n_rows": int(np.isfinite(problem.Y[:, target]).sum()),
+            "n_out_of_fold": int(rows.row.size),
+            "intercept": answer.intercept,
+            "mean": float(problem.mean[target]),
+            "std": float(problem.std[target]),
+        }
+        dates = problem.observations.session_dates[daily["session"].to_numpy(dtype=np.int64)]
+        daily_tables.append(
+            pa.table(
+                {
+                    "target": pa.array([name] * len(daily), pa.string()),
+                    "session": pa.array(dates, pa.date32()),
+                    "ic": daily["ic"].to_numpy(dtype=np.float64),
+                    "rank_ic": daily["rank_ic"].to_numpy(dtype=np.float64),
+                    "n": daily["n"].to_numpy(dtype=np.int64),
+                }
+            )
+        )
+    run.write_table("daily_ic.parquet", pa.concat_tables(daily_tables))
+    return scores
+
+
+def _numbers(problem: NewsProblem) -> dict[str, Any]:
+    """Return the counts of the corpus and of the matrix."""
+    observations, X = problem.observations, problem.X
+    present = np.unique(observations.session)
+    _, copies = np.unique(problem.text_group, return_counts=True)
+    size = X.data.nbytes + X.indices.nbytes + X.indptr.nbytes
+    return {
+        "corpus": {
+            "documents": problem.inputs.news.num_rows,
+            "observations": len(observations),
+            "dropped": observations.dropped,
+            "rejected": len(problem.inputs.rejects),
+            "repeated": int((copies - 1).sum()),
+            "tickers": int(np.unique(observations.ticker).size),
+            "sessions": int(present.size),
+            "first_session": str(observations.session_dates[present[0]]),
+            "last_session": str(observations.session_dates[present[-1]]),
+        },
+        "matrix": {
+            "rows": X.shape[0],
+            "ngrams": problem.columns.design.X.shape[1],
+            "columns": X.shape[1],
+            "twins": problem.columns.design.X.shape[1] - problem.columns.twins.kept.size,
+            "nonzeros": int(X.nnz),
+            "gib": size / 2**30,
+        },
+    }
+
+
+def _write_manifest(run: Store, config: NewsConfig, data: str) -> None:
+    """List every result file with its size and checksum; written last, it marks a whole run."""
+    files = [name for name in run.list() if not name.startswith("work/")]
+    files = [name for name in files if name != "manifest.json"]
+    run.write_json(
+        "manifest.json",
+        {
+            "input": {"news": config.input.news, "prices": config.input.prices, "hash": data},
+            "files": {
+                name: {"size_bytes": run.size(name), "blake2b": run.checksum(name)}
+                for name in files
+            },
+        },
+    )

@@ -1,0 +1,240 @@
+"""Solve the grid on the cluster, choose an alpha for each target, and read the answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import scipy.sparse as sp
+
+import actors.solver
+from actors.solver.actor import worker_factory
+from actors.solver.problem import LassoProblem
+from actors.solver.unit import TRAIN, VALIDATION
+from cluster.fingerprint import fingerprint
+from cluster.nodes import Cluster
+from cluster.storage import Store
+from cluster.units import Unit, solve_units
+from pipelines.news.dictionary import Entries
+from pipelines.news.folds import subsample_roles
+from pipelines.news.metrics import OutOfFold
+from pipelines.news.naming import Naming
+from pipelines.news.path import Choice, PathConfig, Results, plan_units, solution_at
+from pipelines.news.prepare import NewsProblem
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# Along the way to a subsample's chosen alpha every so many alphas of the grid are solved.
+SUBSAMPLE_STEP = 5
+# Words drawn in the report's path plot.
+PATH_WORDS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The solution on all rows at the chosen alpha of one target."""
+
+    choice: Choice
+    alpha: float
+    support: IntArray
+    values: FloatArray
+    intercept: float
+    gap: float
+
+
+def alpha_grids(problem: NewsProblem, config: PathConfig) -> list[FloatArray]:
+    """Return the alphas of each target, one grid for all its folds."""
+    return [config.grid(_on_all_rows(problem, t).alpha_max()) for t in range(problem.Y.shape[1])]
+
+
+def solve_grid(
+    problem: NewsProblem,
+    grids: Sequence[FloatArray],
+    config: PathConfig,
+    cluster: Cluster,
+    store: Store,
+    workers: int | None,
+) -> Results:
+    """Solve every target, fold and alpha; finished units in ``store`` are reused."""
+    units = plan_units(grids, problem.n_folds, config)
+    return _solve(problem, problem.roles, units, config, cluster, store, workers, "solve path")
+
+
+def select_stability(
+    problem: NewsProblem,
+    grids: Sequence[FloatArray],
+    chosen: Sequence[Chosen],
+    config: PathConfig,
+    seed: int,
+    cluster: Cluster,
+    store: Store,
+    workers: int | None,
+) -> list[FloatArray]:
+    """Return for each target the share of random halves that choose each word of the dictionary.
+
+    References
+    ----------
+    Meinshausen, Bühlmann, "Stability selection", JRSS-B 72(4), 2010.
+    """
+    roles = subsample_roles(problem.Y.shape[0], problem.text_group, config.stability, seed)
+    units = []
+    for target, (grid, answer) in enumerate(zip(grids, chosen, strict=True)):
+        index = answer.choice.index
+        alphas = grid[index % SUBSAMPLE_STEP : index + 1 : SUBSAMPLE_STEP]
+        for half in range(config.stability):
+            payload = {"target": target, "fold": half, "alphas": alphas, "tol": config.tol}
+            units.append(Unit(key=f"t{target:02d}-h{half:03d}", payload=payload))
+    results = _solve(problem, roles, units, config, cluster, store, workers, "stability")
+    shares = []
+    for target, answer in enumerate(chosen):
+        hits = np.zeros(answer.support.size)
+        for half in range(config.stability):
+            result = results[f"t{target:02d}-h{half:03d}"]
+            last = result["indices"][result["indptr"][-2] : result["indptr"][-1]]
+            hits += np.isin(answer.support, last)
+        shares.append(hits / config.stability)
+    return shares
+
+
+def refit(
+    problem: NewsProblem,
+    results: Results,
+    grids: Sequence[FloatArray],
+    choices: Sequence[Choice],
+    stretch: int,
+) -> list[Chosen]:
+    """Read off the all-rows solution at each target's chosen alpha."""
+    return [
+        Chosen(
+            choice,
+            float(grids[target][choice.index]),
+            *solution_at(results, target, problem.n_folds, choice.index, stretch),
+        )
+        for target, choice in enumerate(choices)
+    ]
+
+
+def out_of_fold(
+    problem: NewsProblem, results: Results, target: int, index: int, stretch: int
+) -> OutOfFold:
+    """Predict every validation row by the solution of its fold, at alpha number ``index``."""
+    y = problem.Y[:, target]
+    defined = np.isfinite(y)
+    rows, predicted, baseline = [], [], []
+    for fold in range(problem.n_folds):
+        held_out = np.flatnonzero((problem.roles[fold] == VALIDATION) & defined)
+        trained = (problem.roles[fold] == TRAIN) & defined
+        support, values, intercept, _ = solution_at(results, target, fold, index, stretch)
+        rows.append(held_out)
+        predicted.append(problem.X[:, support][held_out] @ values + intercept)
+        baseline.append(np.full(held_out.size, y[trained].mean()))
+    row = np.concatenate(rows)
+    return OutOfFold(
+        row=row,
+        session=problem.observations.session[row].astype(np.int64),
+        ticker=problem.observations.ticker[row].astype(np.int64),
+        actual=y[row],
+        predicted=np.concatenate(predicted),
+        baseline=np.concatenate(baseline),
+    )
+
+
+def dictionary_entries(
+    problem: NewsProblem,
+    naming: Naming,
+    target: int,
+    chosen: Chosen,
+    stability: FloatArray | None,
+) -> Entries:
+    """Name the chosen columns and give their weights per unit of the unscaled n-gram."""
+    columns = problem.columns
+    at = columns.solved[chosen.support]
+    is_word = at >= 0
+    words = np.where(is_word, at, 0)
+    coef = np.where(is_word, chosen.values / columns.design.scale[words], chosen.values)
+    return Entries(
+        target=problem.observations.target_names[target],
+        ngrams=naming.names(at),
+        coef=coef,
+        df=np.where(is_word, columns.design.df[words], problem.Y.shape[0]),
+        aliases=naming.aliases(at),
+        stability=stability,
+        gap=chosen.gap,
+        columns=np.where(is_word, columns.design.columns[words], at),
+    )
+
+
+def coefficient_paths(
+    problem: NewsProblem,
+    naming: Naming,
+    results: Results,
+    grids: Sequence[FloatArray],
+    chosen: Sequence[Chosen],
+    stretch: int,
+) -> pa.Table:
+    """Return the all-rows path of each target's strongest words (target, ngram, alpha, coef)."""
+    parts = []
+    for target, answer in enumerate(chosen):
+        strongest = answer.support[np.argsort(-np.abs(answer.values))[:PATH_WORDS]]
+        names = naming.names(problem.columns.solved[strongest])
+        title = problem.observations.target_names[target]
+        for index, alpha in enumerate(grids[target]):
+            support, values, _, _ = solution_at(results, target, problem.n_folds, index, stretch)
+            dense = np.zeros(problem.X.shape[1])
+            dense[support] = values
+            parts.append(
+                pa.table(
+                    {
+                        "target": pa.array([title] * len(names), pa.string()),
+                        "ngram": pa.array(names, pa.string()),
+                        "alpha": np.full(len(names), alpha),
+                        "coef": dense[strongest],
+                    }
+                )
+            )
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _on_all_rows(problem: NewsProblem, target: int) -> LassoProblem:
+    y = problem.Y[:, target]
+    return LassoProblem(problem.X, y, np.isfinite(y))
+
+
+def _solve(
+    news: NewsProblem,
+    roles: npt.NDArray[np.int8],
+    units: Sequence[Unit],
+    config: PathConfig,
+    cluster: Cluster,
+    store: Store,
+    workers: int | None,
+    label: str,
+) -> Results:
+    key = fingerprint(
+        matrix_digest(news.X), news.Y, roles, config.engine, config.tol,
+        [[u.key, list(u.payload["alphas"])] for u in units], solver_code(),
+    )  # fmt: skip
+    start = worker_factory(news.X, news.Y, roles, engine=config.engine)
+    return solve_units(
+        cluster,
+        start,
+        units,
+        store,
+        workers=workers or max(1, cluster.cores),
+        fingerprint=key,
+        label=label,
+    )
+
+
+def solver_code() -> str:
+    """Fingerprint the solver's sources: other code, other results."""
+    folder = Path(actors.solver.__path__[0])
+    return fingerprint([file.read_bytes() for file in sorted(folder.glob("*.py"))])
+
+
+def matrix_digest(X: sp.csc_matrix) -> str:
+    """Fingerprint a sparse matrix by its arrays."""
+    return fingerprint(X.data, X.indices, X.indptr, X.shape)
