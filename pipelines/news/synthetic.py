@@ -73,6 +73,11 @@ class SyntheticConfig:
             if not 0 <= (value := getattr(self, name)) < 1:
                 option = f"--{name.replace('_', '-')}"
                 raise InputError(option, "no share", "0 ≤ share < 1", value, "Pass 0.1.")
+        try:
+            np.datetime64(self.first, "D")
+        except ValueError as error:
+            fix = "Write it as 2022-01-03."
+            raise InputError("--first", "not a date", got=self.first, fix=fix) from error
         for name in ("planted_per_text", "signal", "noise"):
             if not 0 <= (value := getattr(self, name)) < np.inf:
                 option = f"--{name.replace('_', '-')}"

@@ -113,8 +113,9 @@ def test_parquet_with_categories_and_naive_dates_reads_as_plain(market, tmp_path
     pd.testing.assert_frame_equal(got.to_pandas(), expected.to_pandas())
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
 @pytest.mark.parametrize("spec", ["folder", "folder/*.csv", "**/part-*.csv"])
-def test_folders_and_globs_read_all_their_files_in_order(tmp_path, spec):
+def test_folders_and_globs_read_all_their_files_in_order(tmp_path, spec, scheme):
     folder = tmp_path / "folder"
     folder.mkdir()
     lines = NEWS.splitlines(keepends=True)
@@ -123,7 +124,7 @@ def test_folders_and_globs_read_all_their_files_in_order(tmp_path, spec):
     (folder / "_SUCCESS.csv").write_text("left by another tool")
     if spec == "folder/*.csv":
         (folder / "_SUCCESS.csv").unlink()
-    news, _ = read_news(InputConfig(news=str(tmp_path / spec), prices=""))
+    news, _ = read_news(InputConfig(news=f"{scheme}{tmp_path}/{spec}", prices=""))
     assert news["row"].to_pylist() == [1, 1, 2]
     assert [Path(f).name for f in news["file"].to_pylist()] == ["part-1.csv", *["part-2.csv"] * 2]
 
