@@ -132,7 +132,7 @@ class Cluster:
             store.delete(name)
         if blind:
             raise InputError(
-                store.uri,
+                str(store),
                 "output folder on a cluster",
                 "one that every machine reads",
                 f"one that {', '.join(blind)} cannot see",

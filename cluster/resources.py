@@ -12,7 +12,9 @@ import importlib.util
 import os
 import platform
 import shutil
+import socket
 import subprocess
+import sys
 from typing import Any
 
 import psutil
@@ -86,6 +88,13 @@ def cuda_devices() -> int:
     return count
 
 
+def node_address(head: str) -> str:
+    """Return the address by which the machine ``head`` sees this one; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((head, 6379))
+        return str(probe.getsockname()[0])
+
+
 def engine_resources(engine: str, *, num_cpus: float = 1) -> dict[str, Any]:
     """Return Ray options for an actor or task that runs ``engine``.
 
@@ -137,3 +146,7 @@ def _imports(module: str) -> bool:
     except (ImportError, OSError):
         return False
     return True
+
+
+if __name__ == "__main__":  # in ray-config.yaml: python -m cluster.resources $RAY_HEAD_IP
+    print(node_address(sys.argv[1]))

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import posixpath
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from cluster.errors import InputError
 
 _TEMPORARY = ".partial-"
 _BLOCK_BYTES = 1 << 22
+_CREDENTIALS = re.compile(r"//[^/@]*@")
 
 
 class Store:
@@ -75,7 +77,7 @@ class Store:
             return fs.FileSystem.from_uri(self.uri)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
-                self.uri,
+                str(self),
                 "storage address",
                 "a local path or s3://bucket/folder",
                 str(error).splitlines()[0],
@@ -86,10 +88,10 @@ class Store:
         return Store(f"{self._base}/{name.strip('/')}{self._mark}{self._query}")
 
     def __repr__(self) -> str:
-        return f"Store({self.uri!r})"
+        return f"Store({str(self)!r})"
 
     def __str__(self) -> str:
-        return self.uri
+        return _CREDENTIALS.sub("//…@", self.uri)  # messages end up in logs
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Store) and other.uri == self.uri
@@ -152,7 +154,7 @@ class Store:
             self.delete(name)
         except (OSError, pa.ArrowException) as error:
             raise InputError(
-                self.uri,
+                str(self),
                 "output folder",
                 "a folder that can be written to",
                 str(error).splitlines()[0],

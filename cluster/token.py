@@ -44,7 +44,7 @@ def make_token(path: Path) -> bool:
     try:
         with os.fdopen(descriptor, "w") as sink:
             sink.write(secrets.token_hex(32))
-        partial.hardlink_to(path)  # fails when another process was first: then theirs is used
+        path.hardlink_to(partial)  # fails when another process was first: then theirs is used
     except FileExistsError:
         return False
     finally:

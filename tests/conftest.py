@@ -1,0 +1,42 @@
+"""A Ray for the tests that ask for one: two cores, embedded, started once."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Before anything imports ray: the tests join nobody's cluster and touch nobody's token, and
+# metrics are exported every second, so that a test need not wait for them.
+os.environ.pop("RAY_ADDRESS", None)
+os.environ.pop("RAY_AUTH_TOKEN", None)
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN_PATH"] = str(Path(tempfile.mkdtemp(prefix="tenfold-")) / "auth_token")
+os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112 - Ray spells it so
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    from cluster.connect import ClusterConfig, connect
+
+    with connect(ClusterConfig(num_cpus=2, object_store_gib=0.5)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(tmp_path):
+    from cluster.storage import Store
+
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def join_environment(cluster):
+    """Variables with which another process on this machine joins the tests' Ray."""
+    return {
+        **os.environ,
+        "RAY_ADDRESS": cluster.address,
+        # An embedded Ray is on loopback; elsewhere Ray would look for it at the outward address.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
