@@ -1,0 +1,85 @@
+"""What the tests of shards and units run in workers; imported by them, never a test itself."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+from threadpoolctl import threadpool_info
+
+from cluster.errors import InputError
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard whose first attempt may go wrong, as the ``flag`` file does not exist yet."""
+
+    number: int
+    flag: Path | None = None
+    how: str = "well"
+    seconds: float = 0.0
+
+
+def misbehave_once(flag, how):
+    if flag is None or flag.exists():
+        return
+    flag.touch()
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "raised":
+        raise KeyError("the first attempt goes wrong")
+
+
+def write_rows(task, store):
+    misbehave_once(task.flag, task.how)
+    time.sleep(task.seconds)
+    name = f"rows-{task.number:03d}.bin"
+    store.write_bytes(name, np.random.default_rng(task.number).bytes(100 + task.number))
+    return {"rows": 100 + task.number, "files": [name]}
+
+
+def refuse(task, store):
+    raise InputError("news.csv", "column 'date'", "ISO dates", "'N/A'", "Fix the row.")
+
+
+def always_raise(task, store):
+    if task.number == 2:
+        raise ValueError("this shard cannot be done")
+    return write_rows(task, store)
+
+
+def name_a_missing_file(task, store):
+    return {"files": ["never-written"]}
+
+
+def report_threads(task, store):
+    _ = np.ones((2, 2)) @ np.ones((2, 2))
+    return {"threads": max(pool["num_threads"] for pool in threadpool_info())}
+
+
+@ray.remote
+class Solver:
+    """Adds its payload to the predecessor's result; each flag file makes one call go wrong."""
+
+    def __init__(self, refuses=False, raises=False):
+        if refuses:
+            raise InputError("engine", "name", "one of ours", "'abacus'", "Choose one.")
+        if raises:
+            raise OSError("no device")
+
+    def solve(self, payload, previous):
+        misbehave_once(payload.get("flag"), payload.get("how"))
+        if payload.get("how") == "refused":
+            raise InputError("unit", "alpha", "above 0", -1, "Raise it.")
+        if payload.get("how") == "broken":
+            raise ValueError("cannot be solved")
+        time.sleep(payload.get("seconds", 0.0))
+        start = previous["w"] if previous else np.zeros(3)
+        return {
+            "w": start * 0.5 + payload["k"],
+            "gap": np.float64(1e-7),
+            "pid": np.int64(os.getpid()),
+        }
