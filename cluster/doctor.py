@@ -92,21 +92,22 @@ def check_cluster(cluster: Cluster) -> list[Check]:
 def check_versions(cluster: Cluster) -> Check:
     """Compare Python and package versions of all nodes with those of this process."""
     here = versions()
-    refs = {
-        node.host: _remote_versions.options(
+    nodes = cluster.nodes
+    refs = [
+        _remote_versions.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)
         ).remote()
-        for node in cluster.nodes
-    }
-    done, _ = ray.wait([*refs.values()], num_returns=len(refs), timeout=_NODE_TIMEOUT_S)
+        for node in nodes
+    ]
+    done, _ = ray.wait(refs, num_returns=len(refs), timeout=_NODE_TIMEOUT_S)
     differing = []
-    for host, ref in refs.items():
+    for node, ref in zip(nodes, refs, strict=True):
         if ref not in done:
-            differing.append(f"{host}: no answer")
+            differing.append(f"{node.host}: no answer")
             continue
         there = ray.get(ref)
         differing += [
-            f"{host}: {name} {there.get(name)} (here {mine})"
+            f"{node.host}: {name} {there.get(name)} (here {mine})"
             for name, mine in here.items()
             if there.get(name) != mine
         ]

@@ -1,7 +1,11 @@
 """A Ray for the tests that ask for one: two cores, embedded, started once."""
 
 import os
+import socket
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -40,3 +44,52 @@ def join_environment(cluster):
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }
+
+
+@pytest.fixture(scope="session")
+def ray_head():
+    """Start a cluster of one node with `ray start --head`.
+
+    Yields the variables with which `ray job submit` reaches it, RAY_ADDRESS of its dashboard
+    among them. Ports and folder are its own, as other Rays may run on this machine.
+    """
+    from cluster.token import make_token, token_path
+
+    make_token(token_path())
+    ray = Path(sys.executable).with_name("ray")
+    port, dashboard, agent = (_free_port() for _ in range(3))
+    environment = {
+        **os.environ,
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on loopback alone
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        log = Path(folder) / "start.log"
+        command = f"""{ray} start --head --block --num-cpus=2 --object-store-memory=300000000
+            --node-ip-address=127.0.0.1 --port={port} --temp-dir={folder}
+            --dashboard-host=127.0.0.1 --dashboard-port={dashboard}
+            --dashboard-agent-listen-port={agent}""".split()
+        with log.open("w") as sink:
+            head = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink)
+        try:
+            _wait_for_agent(agent, head, log)
+            yield {**environment, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        finally:
+            head.terminate()
+            head.wait(timeout=30)
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def _wait_for_agent(port, head, log, timeout_s=90.0):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        assert head.poll() is None, log.read_text()
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise TimeoutError(log.read_text())
