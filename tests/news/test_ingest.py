@@ -368,6 +368,15 @@ def test_row_number_skips_nothing_after_torn_and_multi_line_rows(market):
     assert [(r.row, r.column) for r in rejects.rows] == [(1, ""), (3, "published_at")]
 
 
+def test_first_bad_row_is_the_first_in_the_file_whichever_check_it_fails(market):
+    news = "ticker,published_at,text\n" + GOOD_LINE + "\nA,never,x\n,2015-01-05T10:00Z,x\nA,2015\n"
+    config = market(news + GOOD_LINE + "x\n")
+    assert "row 1, column 'text': the text is empty (4 bad rows, this the first)" in complaint(
+        config
+    )
+    assert [r.row for r in dropped(config).rejects.rows] == [1, 2, 3, 4]
+
+
 def test_malformed_json_line_is_named_by_its_line(market):
     good = {"ticker": "A", "published_at": "2015-01-05T10:00Z", "text": "x"}
     surrogate = json.dumps(good).replace('"x"', '"\\ud800"')

@@ -199,3 +199,9 @@ def test_other_exchanges_can_be_asked_for():
 def test_impossible_markets_are_refused(options):
     with pytest.raises(InputError, match=f"--{next(iter(options))}"):
         SyntheticConfig(**options)
+
+
+def test_no_planted_ngram_arises_by_chance():
+    config = SyntheticConfig(tickers=2, sessions=3, planted_per_text=0.0)
+    news, _, lexicon = make_market(config)
+    assert counts(news["text"].to_pylist(), lexicon["ngram"].to_pylist()).sum() == 0
