@@ -2,15 +2,29 @@
 
 import json
 import sys
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from cluster.connect import ClusterConfig, connect
+from cluster.doctor import check_cluster, check_machine
 from cluster.errors import TenfoldError
+from cluster.resources import node_resources
 from pipelines.flags import with_flags_of
+from pipelines.news.audit import AuditConfig, audit
 from pipelines.news.config import NewsConfig
+from pipelines.news.demo import DemoConfig, run_demo
+from pipelines.news.diff import diff_dictionaries
+from pipelines.news.run import NewsRun, fit
+from pipelines.news.score import ScoreConfig, explain_text, score_texts
+
+_PLAIN_WIDTH = 120  # of a table that goes to a file or a pipe
+_WORDS_SHOWN = 15
 
 app = typer.Typer(
     name="tenfold",
@@ -28,8 +42,9 @@ news = typer.Typer(
 app.add_typer(news, name="news")
 
 Json = Annotated[
-    bool, typer.Option("--json", help="End stdout with one JSON object, and print nothing else.")
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
 ]
+Folder = Annotated[str, typer.Argument(help="Run folder that fit printed.", show_default=False)]
 
 
 @news.command("fit")
@@ -37,35 +52,114 @@ Json = Annotated[
 def news_fit(config: NewsConfig, *, json_line: Json = False) -> None:
     """Fit a sentiment dictionary to news and prices.
 
+    Run the same command again to resume a run that was stopped: finished work is not repeated.
+
     Example: `tenfold news fit --news news.parquet --prices prices.parquet --out runs/first`
 
-    Run the same command again to resume a run that was stopped: finished work is not repeated.
+    Example: `tenfold news fit --news 'news/*.csv' --prices px.csv --exchange XKRX --tokenizer korean`
     """
-    from pipelines.news.run import fit
+    _show_run(fit(config), json_line)
 
-    run = fit(config)
-    headline = {
-        "run": run.folder.uri,
-        "report": f"{run.folder.uri}/report.html",
-        "targets": run.metrics["targets"],
-        "seconds": run.metrics["total_seconds"],
-        "peak_gib": run.metrics["peak_gib"],
-    }
-    if json_line:
-        _print_json(headline)
-        return
-    table = Table("target", "words", "largest gap", "R2", "IC", "rank IC", "IR", "direction")
-    for name, m in run.metrics["targets"].items():
-        table.add_row(
-            name,
-            str(m["nonzeros"]),
-            f"{m['largest_gap']:.0e}",
-            *(_number(m[key]) for key in ("oof_r2", "ic", "rank_ic", "daily_ir")),
-            _number(m["directional_accuracy"]),
+
+@news.command("demo")
+@with_flags_of(DemoConfig)
+def news_demo(config: DemoConfig, *, json_line: Json = False) -> None:
+    """Make a market with a planted lexicon, fit it, and count the planted words that came back.
+
+    Example: `tenfold news demo --documents 20000 --out demo/news`
+    """
+    run = run_demo(config)
+    _show_run(run, json_line)
+    if not json_line:
+        truth = run.metrics["truth"]
+        print(
+            f"planted n-grams found: {truth['found']} of {truth['planted']}; "
+            f"false words: {truth['false']} of {truth['words']}"
         )
-    console = Console()
-    console.print(table)
-    print(f"report: {headline['report']}\nrun folder: {headline['run']}")
+
+
+@news.command("score")
+@with_flags_of(ScoreConfig)
+def news_score(config: ScoreConfig, *, run: Folder, json_line: Json = False) -> None:
+    """Score new texts with a run's dictionary, with each word's share.
+
+    Example: `tenfold news score runs/first --news new.csv --out scores`
+
+    Example: `tenfold news score runs/first --text "profit warning after the close"`
+    """
+    if config.text is not None:
+        _show_explanation(explain_text(run, config.text), json_line)
+        return
+    result = score_texts(run, config)
+    if json_line:
+        _print_json(result)
+    else:
+        print(
+            f"scored {result['texts']} texts, {result['rejected']} rejected\n"
+            f"scores: {result['scores']}\nwords: {result['words']}"
+        )
+
+
+@news.command("diff")
+def news_diff(a: Folder, b: Folder, *, json_line: Json = False) -> None:
+    """Compare the dictionaries of two runs.
+
+    Example: `tenfold news diff runs/first runs/second`
+    """
+    words, summary = diff_dictionaries(a, b)
+    if json_line:
+        _print_json({"a": a, "b": b, "targets": summary, "changed": len(words)})
+        return
+    _print_rows(summary)
+    _print_rows(words.head(_WORDS_SHOWN).to_dict("records"))
+
+
+@news.command("audit")
+@with_flags_of(AuditConfig)
+def news_audit(config: AuditConfig, *, run: Folder, json_line: Json = False) -> None:
+    """Solve a run's problems on every engine present, and compare the certified answers.
+
+    Example: `tenfold news audit runs/first`
+
+    Example: `tenfold news audit runs/first --ratios 3,10 --engines newton,celer`
+    """
+    result = audit(run, config)
+    if json_line:
+        _print_json({"run": run, **result})
+    else:
+        _print_rows(result["rows"])
+        print("engines agree" if result["agree"] else "engines DISAGREE")
+    if not result["agree"]:
+        raise typer.Exit(1)
+
+
+@app.command("doctor")
+@with_flags_of(ClusterConfig)
+def doctor(config: ClusterConfig, *, json_line: Json = False) -> None:
+    """Check what this machine and the cluster offer, and whether each promise holds here.
+
+    Example: `tenfold doctor`
+
+    Example: `tenfold doctor --address 10.0.0.5:6379 --json`
+    """
+    checks = check_machine()
+    with connect(config) as cluster:
+        checks += check_cluster(cluster)
+    if json_line:
+        _print_json({"checks": [asdict(check) for check in checks]})
+    else:
+        _print_rows([asdict(check) for check in checks])
+    if any(check.status == "wrong" for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command("node-resources")
+def show_node_resources() -> None:
+    """Print the resources of this machine as JSON, for `ray start --resources`.
+
+    Example: `ray start --address HEAD:6379 --resources "$(tenfold node-resources)"`
+    """
+    _print_json(node_resources())
 
 
 def main() -> None:
@@ -80,9 +174,61 @@ def main() -> None:
         sys.exit(130)
 
 
+def _show_run(run: NewsRun, json_line: bool) -> None:
+    report = f"{run.folder.uri}/report.html"
+    targets = run.metrics["targets"]
+    if json_line:
+        headline = {"run": run.folder.uri, "report": report, "targets": targets}
+        shown = ("truth", "total_seconds", "peak_gib")
+        _print_json(headline | {k: run.metrics[k] for k in shown if k in run.metrics})
+        return
+    _print_rows(
+        [
+            {
+                "target": name,
+                "words": m["nonzeros"],
+                "largest gap": f"{m['largest_gap']:.0e}",
+                "R2": m["oof_r2"],
+                "IC": m["ic"],
+                "rank IC": m["rank_ic"],
+                "IR": m["daily_ir"],
+                "direction": m["directional_accuracy"],
+            }
+            for name, m in targets.items()
+        ]
+    )
+    print(f"report: {report}\nrun folder: {run.folder.uri}")
+
+
+def _show_explanation(rows: list[dict[str, Any]], json_line: bool) -> None:
+    if json_line:
+        _print_json({"scores": rows})
+        return
+    for row in rows:
+        print(f"{row['target']}: {row['score']:+.4f} standard deviations ({row['raw']:+.5f})")
+        for word in row["words"][:_WORDS_SHOWN]:
+            print(f"  {word['contribution']:+.4f}  {word['ngram']}")
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value), flush=True)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print rows as a table, in full width where nobody's window sets a limit."""
+    if not rows:
+        print("nothing to show")
+        return
+    table = Table(*rows[0], box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape(_cell(value)) for value in row.values()))
+    width = None if sys.stdout.isatty() else _PLAIN_WIDTH
+    Console(width=width, highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.2e}"
+    return str(value)

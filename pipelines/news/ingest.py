@@ -119,6 +119,31 @@ def read_news(config: InputConfig) -> tuple[pa.Table, Rejects]:
     return table.add_column(0, "doc_id", doc_id), Rejects(tuple(rejects))
 
 
+def read_texts(spec: str, column: str, bad_rows: str) -> tuple[pa.Table, Rejects]:
+    """Read texts alone, to be scored.
+
+    Returns
+    -------
+    table : text string, file dictionary, row int64
+    rejects : the rows dropped
+
+    Raises
+    ------
+    InputError
+        As :func:`read_news` does about its texts.
+    """
+    sieves = []
+    for file in find_files(spec):
+        sieve = Sieve(read_file(file, {column}))
+        if sieve.raw.there:
+            _require(sieve.raw, {"--text-column": column})
+            _sift_text(sieve, column)
+        sieves.append(sieve)
+    table, rejects = gather(sieves)
+    settle(rejects, table.num_rows, spec, bad_rows)
+    return table, Rejects(tuple(rejects))
+
+
 def read_prices(config: InputConfig) -> tuple[pa.Table, Rejects]:
     """Read the prices, sorted by ticker and date.
 
@@ -234,14 +259,18 @@ def _sift_news(raw: RawFile, config: InputConfig, with_ticker: bool) -> Sieve:
         )
     sieve.add("published_at", stamps)
 
-    column = config.text_column
+    _sift_text(sieve, config.text_column)
+    return sieve
+
+
+def _sift_text(sieve: Sieve, column: str) -> None:
+    raw = sieve.raw
     text, broken, nul = as_.as_text(raw.columns[column], raw.file, column)
     sieve.reject(broken, column, "the text is not UTF-8")
     sieve.reject(nul, column, "the text has a NUL character in it")
     blank = as_.mask(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(text)), 0))
     sieve.reject(blank | as_.mask(text.is_null()), column, _EMPTY)
     sieve.add("text", text)
-    return sieve
 
 
 def _sift_prices(raw: RawFile, config: InputConfig) -> Sieve:

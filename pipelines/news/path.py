@@ -30,7 +30,7 @@ class PathConfig:
     )
     alpha_ratio: float = field(
         default=30.0,
-        metadata={"help": "The grid ends at alpha_max / alpha_ratio.", "panel": "Lasso"},
+        metadata={"help": "The grid ends at alpha_max / alpha_ratio, alpha_max of all rows.", "panel": "Lasso"},
     )
     alpha_grid: tuple[float, ...] = field(
         default=(),
@@ -82,11 +82,18 @@ class PathConfig:
         if self.stability < 0:
             raise InputError("--stability", "negative", "0 or more", self.stability)
 
-    def grid(self, alpha_max: float) -> FloatArray:
-        """Return the decreasing alphas for a target whose alpha_max is given."""
+    def grid(self, alpha_max: float, largest: float) -> FloatArray:
+        """Return the decreasing alphas of a target, one grid for all its folds.
+
+        It ends at ``alpha_max / alpha_ratio``, with ``alpha_max`` of all rows, and starts at the
+        ``largest`` alpha_max of any fold, so that the empty model is a candidate everywhere: a fold
+        has fewer rows, and its alpha_max is higher for noise alone.
+        """
         if self.alpha_grid:
             return np.unique(np.array(self.alpha_grid))[::-1].copy()
-        return np.geomspace(alpha_max, alpha_max / self.alpha_ratio, self.alphas)
+        if self.alphas == 1:
+            return np.array([alpha_max / self.alpha_ratio])
+        return np.geomspace(largest, alpha_max / self.alpha_ratio, self.alphas)
 
 
 def plan_units(grids: Sequence[FloatArray], n_folds: int, config: PathConfig) -> list[Unit]:

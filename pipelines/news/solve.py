@@ -47,7 +47,11 @@ class Chosen:
 
 def alpha_grids(problem: NewsProblem, config: PathConfig) -> list[FloatArray]:
     """Return the alphas of each target, one grid for all its folds."""
-    return [config.grid(_on_all_rows(problem, t).alpha_max()) for t in range(problem.Y.shape[1])]
+    grids = []
+    for target in range(problem.Y.shape[1]):
+        highest = [on_fold(problem, target, fold).alpha_max() for fold in range(len(problem.roles))]
+        grids.append(config.grid(highest[-1], max(highest)))
+    return grids
 
 
 def solve_grid(
@@ -198,9 +202,10 @@ def coefficient_paths(
     return pa.concat_tables(parts).combine_chunks()
 
 
-def _on_all_rows(problem: NewsProblem, target: int) -> LassoProblem:
+def on_fold(problem: NewsProblem, target: int, fold: int) -> LassoProblem:
+    """Return one target on one fold; the last fold is all rows."""
     y = problem.Y[:, target]
-    return LassoProblem(problem.X, y, np.isfinite(y))
+    return LassoProblem(problem.X, y, (problem.roles[fold] == TRAIN) & np.isfinite(y))
 
 
 def _solve(

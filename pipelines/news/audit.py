@@ -1,0 +1,206 @@
+"""Do the engines agree? The same problems, solved by each, certified by one independent check."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from actors.solver.actor import worker_factory
+from actors.solver.certificate import certify
+from actors.solver.engines import ENGINES
+from actors.solver.newton import NewtonEngine
+from actors.solver.problem import LassoProblem
+from actors.solver.screening import gap_safe_columns
+from actors.solver.unit import TRAIN, coefficients
+from cluster.connect import ClusterConfig, connect
+from cluster.errors import InputError
+from cluster.fingerprint import fingerprint
+from cluster.meter import Meter
+from cluster.nodes import Cluster
+from cluster.storage import Store
+from cluster.units import Unit, solve_units
+from pipelines.flags import build
+from pipelines.news.config import NewsConfig
+from pipelines.news.prepare import NewsProblem, prepare, say
+from pipelines.news.solve import matrix_digest, on_fold, solver_code
+
+# The promise: engines differ by no more than this share of the largest coefficient.
+COEFFICIENT_LIMIT = 1e-4
+GAP_LIMIT = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """What is audited, and how tightly."""
+
+    engines: tuple[str, ...] = field(
+        default=(), metadata={"help": "Engines to compare; default: every engine present."}
+    )
+    ratios: tuple[float, ...] = field(
+        default=(),
+        metadata={"help": "Audit at alpha_max / RATIO instead of the chosen alphas, e.g. 5,10."},
+    )
+    audit_tol: float = field(
+        default=1e-10,
+        metadata={
+            "help": "Relative gap each engine is asked for; coefficients agree to its square root."
+        },
+    )
+    full_matrix: bool = field(
+        default=False,
+        metadata={
+            "help": "Give engines every column, not only those that a gap-safe rule leaves."
+        },
+    )
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.engines) - set(ENGINES))
+        if unknown:
+            raise InputError("--engines", "unknown", ", ".join(ENGINES), unknown[0])
+        if any(not ratio >= 1 for ratio in self.ratios):
+            raise InputError("--ratios", "below 1", "numbers of 1 or more", self.ratios)
+        if not 0 < self.audit_tol < 1:
+            raise InputError("--audit-tol", "out of range", "between 0 and 1", self.audit_tol)
+
+
+def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
+    """Solve the run's problems on every engine and compare; writes ``audit.json`` and ``.parquet``.
+
+    Each engine gets the same targets on all rows. Columns that a gap-safe rule proves to be zero are
+    left out of what the engines see (unless ``full_matrix``); the certificate is over all columns.
+
+    Raises
+    ------
+    InputError
+        When the folder holds no finished run, or its input is gone or has changed.
+    """
+    run = Store(folder)
+    saved, alphas = _finished(run)
+    engines = config.engines or tuple(name for name in ENGINES if _present(name))
+    with connect(config.cluster) as cluster, Meter() as meter:
+        say(cluster.describe())
+        problem = prepare(saved, cluster, run, meter)
+        rows: list[dict[str, Any]] = []
+        for target, name in enumerate(problem.observations.target_names):
+            on_all = on_fold(problem, target, problem.n_folds)
+            ladder = [on_all.alpha_max() / r for r in config.ratios] or [alphas[name]]
+            for alpha in ladder:
+                rows += _compare(problem, target, alpha, engines, config, cluster, run)
+    run.write_table("audit.parquet", pa.Table.from_pylist(rows))
+    summary = _summary(rows)
+    run.write_json("audit.json", summary)
+    return {**summary, "rows": rows}
+
+
+def _finished(run: Store) -> tuple[NewsConfig, dict[str, float]]:
+    if not run.exists("manifest.json"):
+        raise InputError(
+            run.uri,
+            "no finished news run",
+            fix="Name a run folder that `tenfold news fit` printed.",
+        )
+    saved = run.read_json("config.json")
+    flat = {key: value for part in saved.values() if isinstance(part, dict) for key, value in part.items()}
+    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items()}
+    targets = run.read_json("metrics.json")["targets"]
+    return build(NewsConfig, lists), {name: part["alpha"] for name, part in targets.items()}
+
+
+def _present(engine: str) -> bool:
+    package = {"celer": "celer", "sklearn": "sklearn"}.get(engine)
+    return package is None or importlib.util.find_spec(package) is not None
+
+
+def _compare(
+    news: NewsProblem,
+    target: int,
+    alpha: float,
+    engines: Sequence[str],
+    config: AuditConfig,
+    cluster: Cluster,
+    run: Store,
+) -> list[dict[str, Any]]:
+    """Solve one target at one alpha on each engine; return a row an engine."""
+    problem = on_fold(news, target, news.n_folds)
+    name = news.observations.target_names[target]
+    kept = np.arange(news.X.shape[1])
+    if not config.full_matrix:
+        kept = _possible_columns(problem, alpha, config.audit_tol)
+    X = news.X[:, kept]
+    roles = np.full((1, problem.y.size), TRAIN, dtype=np.int8)
+    coefs, rows = {}, []
+    for engine in engines:
+        result = solve_units(
+            cluster,
+            worker_factory(X, problem.y[:, None], roles, engine=engine),
+            [
+                Unit(
+                    key=f"{engine}-t{target:02d}-{alpha:.6e}",
+                    payload={"target": 0, "fold": 0, "alphas": [alpha], "tol": config.audit_tol},
+                )
+            ],
+            run / "work" / "audit",
+            workers=1,
+            fingerprint=fingerprint(
+                matrix_digest(X), problem.y, alpha, config.audit_tol, solver_code()
+            ),
+            label=f"audit {engine} {name}",
+        )
+        answer = next(iter(result.values()))
+        coef = np.zeros(news.X.shape[1])
+        coef[kept] = coefficients(answer, kept.size).toarray().ravel()
+        proof = certify(problem, coef, float(answer["intercepts"][0]), alpha)
+        coefs[engine] = coef
+        rows.append(
+            {
+                "target": name,
+                "alpha": alpha,
+                "engine": engine,
+                "gap": proof.relative_gap,
+                "words": int(np.count_nonzero(coef)),
+                "columns_seen": int(kept.size),
+                "seconds": float(answer["seconds"].sum()),
+            }
+        )
+    reference = coefs[engines[0]]
+    for row in rows:
+        row |= _difference(reference, coefs[row["engine"]])
+    return rows
+
+
+def _possible_columns(problem: LassoProblem, alpha: float, tol: float) -> npt.NDArray[np.int64]:
+    found = NewtonEngine().solve_path(problem, [problem.alpha_max() / 2, alpha], tol=tol)
+    answer = found.coefs[:, [-1]]
+    return gap_safe_columns(problem, answer.indices.astype(np.int64), answer.data, alpha)
+
+
+def _difference(reference: npt.NDArray[np.float64], coef: npt.NDArray[np.float64]) -> dict:
+    """Compare with the first engine; a word counts when it exceeds the promised difference."""
+    largest = max(float(np.abs(reference).max(initial=0.0)), 1e-300)
+    left = np.abs(reference) > COEFFICIENT_LIMIT * largest
+    right = np.abs(coef) > COEFFICIENT_LIMIT * largest
+    either = np.count_nonzero(left | right)
+    return {
+        "coefficient_difference": float(np.abs(reference - coef).max(initial=0.0)) / largest,
+        "support_overlap": np.count_nonzero(left & right) / either if either else 1.0,
+        "same_nonzeros": bool(((reference != 0) == (coef != 0)).all()),
+    }
+
+
+def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    worst = {
+        "largest_gap": max(row["gap"] for row in rows),
+        "largest_coefficient_difference": max(row["coefficient_difference"] for row in rows),
+        "smallest_support_overlap": min(row["support_overlap"] for row in rows),
+    }
+    agree = (
+        worst["largest_gap"] <= GAP_LIMIT
+        and worst["largest_coefficient_difference"] <= COEFFICIENT_LIMIT
+        and worst["smallest_support_overlap"] == 1.0
+    )
+    return {"agree": agree, **worst}

@@ -1,0 +1,84 @@
+"""A market whose truth is known, fitted, and how much of the planted lexicon came back."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipelines.news.config import NewsConfig, RunConfig
+from pipelines.news.folds import FoldConfig
+from pipelines.news.ingest import InputConfig
+from pipelines.news.path import PathConfig
+from pipelines.news.run import NewsRun, fit
+from pipelines.news.report import write_report
+from pipelines.news.sessions import CalendarConfig
+from pipelines.news.synthetic import SyntheticConfig, write_market
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """A synthetic market and where to put it."""
+
+    market: SyntheticConfig = field(default_factory=SyntheticConfig)
+    run: RunConfig = field(default_factory=lambda: RunConfig(out="demo/news"))
+
+
+def run_demo(config: DemoConfig) -> NewsRun:
+    """Make the market, fit it, and compare the dictionary with what was planted.
+
+    Writes ``truth.json`` beside the results, and shows it in the report.
+    """
+    folder = Path(config.run.out or "demo/news")
+    data = folder / "data"
+    write_market(config.market, data)
+    run = fit(
+        NewsConfig(
+            input=InputConfig(news=str(data / "news.parquet"), prices=str(data / "prices.parquet")),
+            calendar=CalendarConfig(exchange=config.market.exchange),
+            folds=FoldConfig(seed=config.market.seed),
+            path=PathConfig(rule="1se"),
+            run=replace(config.run, out=str(folder / "run")),
+        )
+    )
+    lexicon = pd.read_csv(data / "lexicon.csv")
+    dictionary = run.folder.read_table("dictionary.parquet").to_pandas()
+    truth = compare_with_truth(dictionary, lexicon) | {"market": asdict(config.market)}
+    run.folder.write_json("truth.json", truth)
+    write_report(run.folder)
+    return replace(run, metrics=run.metrics | {"truth": truth})
+
+
+def compare_with_truth(dictionary: pd.DataFrame, lexicon: pd.DataFrame) -> dict[str, Any]:
+    """Count planted n-grams that were found, and dictionary words that were not planted.
+
+    A planted n-gram is found when the dictionary of its target names it, or has it as an alias,
+    with the sign that was planted. A dictionary word is false when neither it nor an alias was
+    planted for its target.
+    """
+    by_target: dict[str, dict[str, int]] = {}
+    for target, planted in lexicon.groupby("target"):
+        words = dictionary[dictionary["target"] == target]
+        signs = {
+            name: word.coef > 0 for word in words.itertuples() for name in (word.ngram, *word.aliases)
+        }
+        weights = dict(zip(planted["ngram"], planted["weight"], strict=True))
+        found = sum(signs.get(ngram) == (weight > 0) for ngram, weight in weights.items())
+        false = sum(
+            not any(name in weights for name in (word.ngram, *word.aliases))
+            for word in words.itertuples()
+        )
+        by_target[str(target)] = {
+            "planted": len(weights),
+            "found": found,
+            "false": false,
+            "words": len(words),
+        }
+    total = pd.DataFrame(by_target.values()).sum()
+    return {
+        "planted": int(total["planted"]),
+        "found": int(total["found"]),
+        "false": int(total["false"]),
+        "words": int(total["words"]),
+        "by_target": by_target,
+    }
