@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+from sklearn.isotonic import isotonic_regression
 
 from pipelines.news.report_figures import BLUE, GREY, ORANGE, RED, finish
 from pipelines.news.report_text import hover, label
@@ -199,12 +200,9 @@ def coefficient_path(
 
 
 def _spread_out(values: npt.NDArray[np.float64], span: float) -> npt.NDArray[np.float64]:
-    """Move rising ``values`` apart by 1/20 of ``span`` at least, about where they were."""
-    step = span / 20
-    placed = values.astype(float).copy()
-    for i in range(1, placed.size):
-        placed[i] = max(placed[i], placed[i - 1] + step)
-    return placed - (placed - values).mean()
+    """Move rising ``values`` as little as puts 1/20 of ``span`` at least between them."""
+    room = np.arange(values.size) * span / 20
+    return isotonic_regression(values - room) + room
 
 
 def certificate(path: pd.DataFrame, tol: float | None) -> go.Figure | None:
@@ -260,4 +258,5 @@ def _alpha_axis(figure: go.Figure, alphas: npt.ArrayLike) -> None:
         range=[float(logs.max()) + margin, float(logs.min()) - margin],
         dtick="D2",
         minorloglabels="complete",
+        exponentformat="none",
     )

@@ -95,7 +95,9 @@ def write_share(value: Any) -> str:
 
 def write_gap(value: Any) -> str:
     """Write a gap as 8.1 × 10⁻⁷."""
-    return _power(f"{float(value):.1e}") if is_number(value) else "–"
+    if not is_number(value):
+        return "–"
+    return _power(f"{float(value):.1e}") if value else "0"
 
 
 def write_duration(value: Any) -> str:
