@@ -25,7 +25,7 @@ from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from cluster.config import ClusterConfig as ClusterConfig
 from cluster.errors import ConnectError
 from cluster.nodes import Cluster
-from cluster.resources import custom_resources
+from cluster.resources import node_resources
 from cluster.token import (
     MODE_VARIABLE,
     exposed_mode,
@@ -116,7 +116,7 @@ def _start(config: ClusterConfig) -> None:
         ray.init(
             address="local",
             num_cpus=config.num_cpus,
-            resources=custom_resources() or None,
+            resources=node_resources() or None,
             object_store_memory=None if size_gib is None else int(size_gib * _GIB),
             # None, not True: then a dashboard that fails to start is no reason to give up.
             include_dashboard=None if config.dashboard else False,

@@ -20,7 +20,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.nodes import Cluster
-from cluster.resources import available_cores, cuda_devices, custom_resources
+from cluster.resources import available_cores, cuda_devices, node_resources
 from cluster.token import TOKEN_VARIABLE, exposed_mode, token_enabled, token_path, token_present
 
 Status = Literal["ok", "missing", "wrong"]
@@ -262,7 +262,7 @@ def check_token() -> Check:
 
 def check_resources() -> Check:
     """Devices that this machine offers to Ray under our own names."""
-    offered = ", ".join(f"{name} {count:g}" for name, count in custom_resources().items())
+    offered = ", ".join(f"{name} {count:g}" for name, count in node_resources().items())
     return Check("offered to Ray", "ok", offered or "cores alone, no device")
 
 

@@ -17,8 +17,6 @@ import subprocess
 import sys
 from typing import Any
 
-import psutil
-
 from cluster.errors import InputError
 
 DEVICES = ("cuda", "mlx", "mps")
@@ -27,28 +25,14 @@ _QUERY_TIMEOUT_S = 15
 
 
 def node_resources() -> dict[str, float]:
-    """Detect cores, memory and devices of this machine.
-
-    Returns
-    -------
-    dict
-        ``CPU`` (cores), ``memory`` (bytes), and those of `custom_resources`.
-    """
-    return {
-        "CPU": float(available_cores()),
-        "memory": float(psutil.virtual_memory().total),
-        **custom_resources(),
-    }
-
-
-def custom_resources() -> dict[str, float]:
-    """Detect the devices of this machine, under names that ``ray start --resources`` takes.
+    """Detect the devices of this machine, under the names that engines ask for.
 
     Returns
     -------
     dict
         ``cuda``: number of CUDA devices; ``mlx``: 1 where MLX runs; ``mps``: 1 where PyTorch can
-        use Metal. What is not there is left out. A Mac never offers ``cuda``.
+        use Metal. What is not there is left out. A Mac never offers ``cuda``. Cores and memory
+        Ray detects itself; ``ray start --resources`` refuses to be told.
     """
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     found = {

@@ -38,8 +38,8 @@ class Store:
 
     Notes
     -----
-    Local files are written under a temporary name and renamed, objects on S3 with a single put:
-    a reader, or a process started after a crash, sees a whole file or none.
+    Local files are written under a temporary name and renamed; objects on S3 appear when their
+    upload is complete. A reader, or a process started after a crash, sees a whole file or none.
     """
 
     def __init__(self, uri: str | Path) -> None:

@@ -1,14 +1,18 @@
+import json
 import platform
 import stat
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
+from ray._private.parameter import RayParams
 
 from cluster import resources
 from cluster.errors import InputError
 from cluster.nodes import Cluster, NodeInfo
-from cluster.resources import custom_resources, engine_resources, node_address, node_resources
+from cluster.resources import engine_resources, node_address, node_resources
 
 
 @pytest.fixture
@@ -41,38 +45,44 @@ def torch_with(devices):
     return module
 
 
-def test_this_machine_offers_cores_and_memory():
-    offered = node_resources()
-    assert offered["CPU"] >= 1
-    assert offered["memory"] > 1e8
-    assert set(offered) <= {"CPU", "memory", "cuda", "mlx", "mps"}
+def test_ray_start_accepts_what_the_command_prints():
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", "node-resources"],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    offered = json.loads(done.stdout)
+    assert offered == node_resources()
+    RayParams(resources=offered)  # refuses names that Ray detects itself, as `ray start` does
 
 
 def test_devices_of_nvidia_smi_are_offered(two_gpus, installed, monkeypatch):
-    assert custom_resources() == {"cuda": 2.0}
+    assert node_resources() == {"cuda": 2.0}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert custom_resources() == {"cuda": 1.0}
+    assert node_resources() == {"cuda": 1.0}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert custom_resources() == {}
+    assert node_resources() == {}
 
 
 def test_cuda_is_not_offered_when_pytorch_cannot_use_it(two_gpus, installed):
     installed(torch=torch_with(0))
-    assert custom_resources() == {}
+    assert node_resources() == {}
     installed(torch=torch_with(2))
-    assert custom_resources() == {"cuda": 2.0}
+    assert node_resources() == {"cuda": 2.0}
 
 
 def test_mac_never_offers_cuda(two_gpus, installed, monkeypatch):
     installed(torch=torch_with(2), mlx=types.ModuleType("mlx"))
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert custom_resources() == {"mlx": 1.0, "mps": 1.0}
+    assert node_resources() == {"mlx": 1.0, "mps": 1.0}
 
 
 def test_broken_nvidia_smi_offers_nothing(two_gpus, installed, tmp_path):
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
-    assert custom_resources() == {}
+    assert node_resources() == {}
 
 
 @pytest.mark.parametrize(
