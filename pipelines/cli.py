@@ -1,4 +1,4 @@
-"""The ``tenfold`` command: flags in, results on stdout, progress on stderr, exit codes 0, 1 and 2."""
+"""The ``tenfold`` command: results on stdout, progress on stderr, exit codes 0, 1 and 2."""
 
 import json
 import sys
@@ -56,7 +56,7 @@ def news_fit(config: NewsConfig, *, json_line: Json = False) -> None:
 
     Example: `tenfold news fit --news news.parquet --prices prices.parquet --out runs/first`
 
-    Example: `tenfold news fit --news 'news/*.csv' --prices px.csv --exchange XKRX --tokenizer korean`
+    Example: `tenfold news fit --news 'news/*.csv' --prices px.csv --exchange XKRX`
     """
     _show_run(fit(config), json_line)
 

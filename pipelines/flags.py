@@ -14,7 +14,7 @@ from cluster.errors import InputError
 
 
 def flags_of(config: type) -> list[inspect.Parameter]:
-    """Return a keyword parameter for each field of ``config`` and of the configurations inside it."""
+    """Return a keyword parameter for each field of ``config`` and of the ones inside it."""
     parameters: list[inspect.Parameter] = []
     hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
@@ -40,7 +40,7 @@ def flags_of(config: type) -> list[inspect.Parameter]:
 
 
 def with_flags_of(config: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate ``command(config, **others)`` into a command whose flags include those of ``config``."""
+    """Turn ``command(config, **others)`` into a command with the flags of ``config``."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command).parameters.values())[1:]

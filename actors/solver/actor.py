@@ -82,7 +82,7 @@ def worker_factory(
     rest = (ray.put(targets), ray.put(roles))
     actor = ray.remote(LassoWorker).options(**engine_resources(engine, num_cpus=threads))
 
-    def start() -> ActorHandle:
+    def start() -> Any:
         return actor.remote(design, *rest, engine, threads)
 
     return start

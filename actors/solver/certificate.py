@@ -1,11 +1,12 @@
-"""The independent check of any engine's answer: primal, dual and gap in float64 over all columns."""
+"""The independent check of any answer: primal, dual and gap in float64 over all columns."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from actors.solver.problem import FloatArray, LassoProblem
+from actors.solver.problem import LassoProblem
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,7 @@ class Certificate:
     relative_gap: float
 
 
-def certify(
-    problem: LassoProblem, coef: FloatArray | sp.sparray, intercept: float, alpha: float
-) -> Certificate:
+def certify(problem: LassoProblem, coef: Any, intercept: float, alpha: float) -> Certificate:
     """Certify ``(coef, intercept)`` at ``alpha`` from the raw data, sharing no code with a solver.
 
     The residual, centred and scaled by ``s = min(1, n alpha / max_j |x_j' r|)``, is dual feasible;
@@ -36,7 +35,7 @@ def certify(
         The engine's own; an inexact one shows as a larger primal.
     alpha : float
     """
-    w = coef.toarray().ravel() if sp.issparse(coef) else np.asarray(coef, dtype=np.float64)
+    w = np.asarray(coef.toarray() if sp.issparse(coef) else coef, dtype=np.float64).ravel()
     X = problem.X[np.flatnonzero(problem.rows)]
     y = problem.y[problem.rows]
     n = y.size

@@ -1,4 +1,4 @@
-"""Dense centred Gram matrix of the columns a path has needed so far, grown and factored in place."""
+"""Dense centred Gram matrix of the columns a path has met so far, and its Cholesky factor."""
 
 import numpy as np
 import scipy.linalg as sl

@@ -79,7 +79,7 @@ class _Path:
             self.values = start.data.astype(np.float64)
 
     def advance(self, alpha: float) -> tuple[float, int]:
-        """Move the coefficients to the optimum at ``alpha``; return (relative gap, Newton steps)."""
+        """Move the coefficients to the optimum at ``alpha``; return its gap and Newton steps."""
         steps = 0
         for _ in range(MAX_ROUNDS):
             correlations, gap = self._screen(alpha)

@@ -4,8 +4,8 @@ Objective (the same as scikit-learn's and celer's), over the training rows only:
 
     P(w, b) = ||y - X w - b||^2 / (2 n) + alpha ||w||_1
 
-The intercept ``b`` is never penalised. With ``b`` exact the residual has mean zero over the training
-rows, so ``X' r`` needs no centring term and ``X`` stays sparse.
+The intercept ``b`` is never penalised. With ``b`` exact the residual has mean zero over the
+training rows, so ``X' r`` needs no centring term and ``X`` stays sparse.
 
 References
 ----------

@@ -25,7 +25,7 @@ from cluster.storage import Store
 from cluster.units import Unit, solve_units
 from pipelines.flags import build
 from pipelines.news.config import NewsConfig
-from pipelines.news.prepare import NewsProblem, prepare, say
+from pipelines.news.prepare import NewsProblem, load, prepare, say
 from pipelines.news.solve import matrix_digest, on_fold, solver_code
 
 # The promise: engines differ by no more than this share of the largest coefficient.
@@ -52,9 +52,7 @@ class AuditConfig:
     )
     full_matrix: bool = field(
         default=False,
-        metadata={
-            "help": "Give engines every column, not only those that a gap-safe rule leaves."
-        },
+        metadata={"help": "Give engines every column, not only those that a gap-safe rule leaves."},
     )
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
@@ -71,8 +69,8 @@ class AuditConfig:
 def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
     """Solve the run's problems on every engine and compare; writes ``audit.json`` and ``.parquet``.
 
-    Each engine gets the same targets on all rows. Columns that a gap-safe rule proves to be zero are
-    left out of what the engines see (unless ``full_matrix``); the certificate is over all columns.
+    Each engine gets the same targets on all rows. Columns that a gap-safe rule proves to be zero
+    are kept from the engines (unless ``full_matrix``); the certificate is over all columns.
 
     Raises
     ------
@@ -82,15 +80,13 @@ def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
     run = Store(folder)
     saved, alphas = _finished(run)
     engines = config.engines or tuple(name for name in ENGINES if _present(name))
-    with connect(config.cluster) as cluster, Meter() as meter:
-        say(cluster.describe())
-        problem = prepare(saved, cluster, run, meter)
-        rows: list[dict[str, Any]] = []
-        for target, name in enumerate(problem.observations.target_names):
-            on_all = on_fold(problem, target, problem.n_folds)
-            ladder = [on_all.alpha_max() / r for r in config.ratios] or [alphas[name]]
-            for alpha in ladder:
-                rows += _compare(problem, target, alpha, engines, config, cluster, run)
+    with Meter() as meter:
+        loaded = load(saved, meter)
+        with connect(config.cluster) as cluster:
+            say(cluster.describe())
+            problem = prepare(saved, loaded, cluster, run, meter)
+            cases = _cases(problem, alphas, config)
+            rows = _compare(problem, cases, engines, config, cluster, run)
     run.write_table("audit.parquet", pa.Table.from_pylist(rows))
     summary = _summary(rows)
     run.write_json("audit.json", summary)
@@ -105,7 +101,12 @@ def _finished(run: Store) -> tuple[NewsConfig, dict[str, float]]:
             fix="Name a run folder that `tenfold news fit` printed.",
         )
     saved = run.read_json("config.json")
-    flat = {key: value for part in saved.values() if isinstance(part, dict) for key, value in part.items()}
+    flat = {
+        key: value
+        for part in saved.values()
+        if isinstance(part, dict)
+        for key, value in part.items()
+    }
     lists = {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items()}
     targets = run.read_json("metrics.json")["targets"]
     return build(NewsConfig, lists), {name: part["alpha"] for name, part in targets.items()}
@@ -116,65 +117,95 @@ def _present(engine: str) -> bool:
     return package is None or importlib.util.find_spec(package) is not None
 
 
+@dataclass(frozen=True)
+class _Case:
+    """One target at one alpha, on all rows."""
+
+    target: int
+    alpha: float
+
+    @property
+    def key(self) -> str:
+        return f"t{self.target:02d}-{self.alpha:.9e}"
+
+
+def _cases(problem: NewsProblem, alphas: dict[str, float], config: AuditConfig) -> list[_Case]:
+    cases = []
+    for target, name in enumerate(problem.observations.target_names):
+        alpha_max = on_fold(problem, target, problem.n_folds).alpha_max()
+        ladder = [alpha_max / ratio for ratio in config.ratios] or [alphas[name]]
+        cases += [_Case(target, alpha) for alpha in ladder]
+    return cases
+
+
 def _compare(
     news: NewsProblem,
-    target: int,
-    alpha: float,
+    cases: Sequence[_Case],
     engines: Sequence[str],
     config: AuditConfig,
     cluster: Cluster,
     run: Store,
 ) -> list[dict[str, Any]]:
-    """Solve one target at one alpha on each engine; return a row an engine."""
-    problem = on_fold(news, target, news.n_folds)
-    name = news.observations.target_names[target]
+    """Solve every case on each engine; return a row per case and engine."""
     kept = np.arange(news.X.shape[1])
     if not config.full_matrix:
-        kept = _possible_columns(problem, alpha, config.audit_tol)
-    X = news.X[:, kept]
-    roles = np.full((1, problem.y.size), TRAIN, dtype=np.int8)
-    coefs, rows = {}, []
+        possible = [
+            _possible_columns(
+                on_fold(news, case.target, news.n_folds), case.alpha, config.audit_tol
+            )
+            for case in cases
+        ]
+        kept = np.unique(np.concatenate(possible))
+    X = news.X[:, kept] if kept.size else news.X[:, :1]
+    roles = np.full((1, X.shape[0]), TRAIN, dtype=np.int8)
+    rows: list[dict[str, Any]] = []
+    references: dict[str, npt.NDArray[np.float64]] = {}
     for engine in engines:
-        result = solve_units(
+        answers = solve_units(
             cluster,
-            worker_factory(X, problem.y[:, None], roles, engine=engine),
+            worker_factory(X, news.Y, roles, engine=engine),
             [
                 Unit(
-                    key=f"{engine}-t{target:02d}-{alpha:.6e}",
-                    payload={"target": 0, "fold": 0, "alphas": [alpha], "tol": config.audit_tol},
+                    key=f"{engine}-{case.key}",
+                    payload={
+                        "target": case.target,
+                        "fold": 0,
+                        "alphas": [case.alpha],
+                        "tol": config.audit_tol,
+                    },
                 )
+                for case in cases
             ],
             run / "work" / "audit",
-            workers=1,
-            fingerprint=fingerprint(
-                matrix_digest(X), problem.y, alpha, config.audit_tol, solver_code()
-            ),
-            label=f"audit {engine} {name}",
+            workers=min(len(cases), cluster.cores),
+            fingerprint=fingerprint(matrix_digest(X), news.Y, config.audit_tol, solver_code()),
+            label=f"audit {engine}",
         )
-        answer = next(iter(result.values()))
-        coef = np.zeros(news.X.shape[1])
-        coef[kept] = coefficients(answer, kept.size).toarray().ravel()
-        proof = certify(problem, coef, float(answer["intercepts"][0]), alpha)
-        coefs[engine] = coef
-        rows.append(
-            {
-                "target": name,
-                "alpha": alpha,
-                "engine": engine,
-                "gap": proof.relative_gap,
-                "words": int(np.count_nonzero(coef)),
-                "columns_seen": int(kept.size),
-                "seconds": float(answer["seconds"].sum()),
-            }
-        )
-    reference = coefs[engines[0]]
-    for row in rows:
-        row |= _difference(reference, coefs[row["engine"]])
-    return rows
+        for case in cases:
+            answer = answers[f"{engine}-{case.key}"]
+            problem = on_fold(news, case.target, news.n_folds)
+            coef = np.zeros(news.X.shape[1])
+            coef[kept] = coefficients(answer, X.shape[1]).toarray().ravel()[: kept.size]
+            proof = certify(problem, coef, float(answer["intercepts"][0]), case.alpha)
+            reference = references.setdefault(case.key, coef)
+            rows.append(
+                {
+                    "target": news.observations.target_names[case.target],
+                    "alpha": case.alpha,
+                    "engine": engine,
+                    "gap": proof.relative_gap,
+                    "words": int(np.count_nonzero(coef)),
+                    "columns": int(X.shape[1]),
+                    "seconds": float(answer["seconds"].sum()),
+                    **_difference(reference, coef),
+                }
+            )
+    return sorted(rows, key=lambda row: (row["target"], -row["alpha"]))
 
 
 def _possible_columns(problem: LassoProblem, alpha: float, tol: float) -> npt.NDArray[np.int64]:
-    found = NewtonEngine().solve_path(problem, [problem.alpha_max() / 2, alpha], tol=tol)
+    """Return the columns that no gap-safe rule excludes at ``alpha``."""
+    found = NewtonEngine().solve_path(problem, [alpha], tol=tol)
     answer = found.coefs[:, [-1]]
     return gap_safe_columns(problem, answer.indices.astype(np.int64), answer.data, alpha)
 
@@ -198,7 +229,7 @@ def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "largest_coefficient_difference": max(row["coefficient_difference"] for row in rows),
         "smallest_support_overlap": min(row["support_overlap"] for row in rows),
     }
-    agree = (
+    agree = bool(
         worst["largest_gap"] <= GAP_LIMIT
         and worst["largest_coefficient_difference"] <= COEFFICIENT_LIMIT
         and worst["smallest_support_overlap"] == 1.0

@@ -10,8 +10,8 @@ from pipelines.news.config import NewsConfig, RunConfig
 from pipelines.news.folds import FoldConfig
 from pipelines.news.ingest import InputConfig
 from pipelines.news.path import PathConfig
-from pipelines.news.run import NewsRun, fit
 from pipelines.news.report import write_report
+from pipelines.news.run import NewsRun, fit
 from pipelines.news.sessions import CalendarConfig
 from pipelines.news.synthetic import SyntheticConfig, write_market
 
@@ -37,7 +37,7 @@ def run_demo(config: DemoConfig) -> NewsRun:
             input=InputConfig(news=str(data / "news.parquet"), prices=str(data / "prices.parquet")),
             calendar=CalendarConfig(exchange=config.market.exchange),
             folds=FoldConfig(seed=config.market.seed),
-            path=PathConfig(rule="1se"),
+            path=PathConfig(rule="1se", stability=20, min_stability=0.8),
             run=replace(config.run, out=str(folder / "run")),
         )
     )
@@ -60,7 +60,9 @@ def compare_with_truth(dictionary: pd.DataFrame, lexicon: pd.DataFrame) -> dict[
     for target, planted in lexicon.groupby("target"):
         words = dictionary[dictionary["target"] == target]
         signs = {
-            name: word.coef > 0 for word in words.itertuples() for name in (word.ngram, *word.aliases)
+            name: word.coef > 0
+            for word in words.itertuples()
+            for name in (word.ngram, *word.aliases)
         }
         weights = dict(zip(planted["ngram"], planted["weight"], strict=True))
         found = sum(signs.get(ngram) == (weight > 0) for ngram, weight in weights.items())

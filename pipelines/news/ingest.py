@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 
 from cluster.errors import InputError
+from cluster.storage import Store
 from pipelines.news import columns as as_
 from pipelines.news.sieve import Rejects, Sieve, gather, settle
 from pipelines.news.sources import RawFile, Reject, file_blocks, find_files, read_file, shown
@@ -217,6 +220,13 @@ def match_tickers(
     settle(rejects, news.num_rows, config.news, config.bad_rows)
     doc_id = pa.array(np.arange(news.num_rows))
     return news.set_column(0, "doc_id", doc_id), Rejects(tuple(rejects))
+
+
+def write_rejects(run: Store, rejects: Rejects) -> None:
+    """Write ``rejects.csv`` into the run folder."""
+    text = io.BytesIO()
+    pyarrow.csv.write_csv(rejects.table(), text)
+    run.write_bytes("rejects.csv", text.getvalue())
 
 
 def input_fingerprint(config: InputConfig) -> str:

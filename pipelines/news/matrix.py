@@ -61,9 +61,9 @@ def weigh(
 ) -> Design:
     """Turn counts into the design matrix.
 
-    ``tfidf``: (1 + ln count) (1 + ln((1 + n) / (1 + df))), rows scaled to length 1, as scikit-learn's
-    ``TfidfVectorizer(sublinear_tf=True)``. Columns outside min_df … max_df, left by hashing or never
-    seen, are dropped before rows get their length.
+    ``tfidf``: (1 + ln count) (1 + ln((1 + n) / (1 + df))), rows scaled to length 1, as in
+    scikit-learn's ``TfidfVectorizer(sublinear_tf=True)``. Columns outside min_df … max_df, left by
+    hashing or never seen, are dropped before rows get their length.
 
     Raises
     ------

@@ -127,10 +127,12 @@ def read_model(run: Store) -> SentimentModel:
         raise InputError(
             run.uri,
             "no finished news run",
-            fix="Name a run folder that `tenfold news fit` printed, or finish it by running fit again.",
+            fix="Name a run folder that `tenfold news fit` printed, or run fit again to finish it.",
         )
     saved: dict[str, Any] = run.read_json(MODEL)
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["ngrams"].items()}
+    options: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in saved["ngrams"].items()
+    }
     columns = run.read_table(COLUMNS)
     has_names = "ngram" in columns.column_names
     return SentimentModel(

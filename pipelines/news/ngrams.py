@@ -210,9 +210,7 @@ def _word_hashes(words: pa.Array) -> npt.NDArray[np.uint64]:
     return np.frombuffer(digests, dtype="<u8")
 
 
-def _mixed(
-    prefix: npt.NDArray[np.uint64], word: npt.NDArray[np.uint64]
-) -> npt.NDArray[np.uint64]:
+def _mixed(prefix: npt.NDArray[np.uint64], word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Hash an n-gram from the hashes of its prefix and last word (splitmix64 finaliser)."""
     z = prefix * np.uint64(0x9E3779B97F4A7C15) + word
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

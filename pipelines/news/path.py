@@ -1,4 +1,4 @@
-"""The grid of folds x alphas x targets: its alphas, its units, its table and the choice of alpha."""
+"""The grid of folds x alphas x targets: alphas, units, table, and the choice of alpha."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,10 @@ class PathConfig:
     )
     alpha_ratio: float = field(
         default=30.0,
-        metadata={"help": "The grid ends at alpha_max / alpha_ratio, alpha_max of all rows.", "panel": "Lasso"},
+        metadata={
+            "help": "The grid ends at alpha_max / alpha_ratio, alpha_max of all rows.",
+            "panel": "Lasso",
+        },
     )
     alpha_grid: tuple[float, ...] = field(
         default=(),
@@ -38,7 +41,10 @@ class PathConfig:
     )
     tol: float = field(
         default=1e-6,
-        metadata={"help": "Largest duality gap, relative to the target's variance.", "panel": "Lasso"},
+        metadata={
+            "help": "Largest duality gap, relative to the target's variance.",
+            "panel": "Lasso",
+        },
     )
     rule: str = field(
         default="min",
@@ -51,6 +57,13 @@ class PathConfig:
         default=0,
         metadata={
             "help": "Random halves on which words must reappear; 0 skips it.",
+            "panel": "Lasso",
+        },
+    )
+    min_stability: float = field(
+        default=0.0,
+        metadata={
+            "help": "Drop words that reappear in a smaller share of the halves than this.",
             "panel": "Lasso",
         },
     )
@@ -81,6 +94,14 @@ class PathConfig:
             raise InputError("--rule", "unknown", " or ".join(RULES), self.rule)
         if self.stability < 0:
             raise InputError("--stability", "negative", "0 or more", self.stability)
+        if not 0 <= self.min_stability <= 1:
+            raise InputError("--min-stability", "no share", "0 to 1", self.min_stability)
+        if self.min_stability and not self.stability:
+            raise InputError(
+                "--min-stability",
+                "nothing to judge by",
+                fix="Pass --stability 20 (or more halves) with it.",
+            )
 
     def grid(self, alpha_max: float, largest: float) -> FloatArray:
         """Return the decreasing alphas of a target, one grid for all its folds.

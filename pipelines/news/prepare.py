@@ -99,8 +99,25 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def prepare(config: NewsConfig, cluster: Cluster, run: Store, meter: Meter) -> NewsProblem:
-    """Build the problem; finished shards in ``run`` are reused."""
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """What is known before any cluster is asked for: input, observations, folds.
+
+    Attributes
+    ----------
+    features : ndarray (n_samples, n_features)
+    text_group, roles : as in :class:`NewsProblem`
+    """
+
+    inputs: Inputs
+    observations: Observations
+    features: FloatArray
+    text_group: IntArray
+    roles: npt.NDArray[np.int8]
+
+
+def load(config: NewsConfig, meter: Meter) -> Loaded:
+    """Read the files, align news with prices and lay out the folds; every bad input ends here."""
     with meter.stage("read"):
         inputs = read_inputs(config.input)
         say(
@@ -111,13 +128,20 @@ def prepare(config: NewsConfig, cluster: Cluster, run: Store, meter: Meter) -> N
         observations, features = _observe(config, inputs)
         text_group = text_groups(observations.text)
         roles = _roles(config, observations, text_group)
-        Y, mean, std = standardise(observations.Y)
+        dropped = [f"{reason} {n:,}" for reason, n in observations.dropped.items() if n]
         say(
-            f"aligned {len(observations):,} observations with {Y.shape[1]} targets; dropped: "
-            + (", ".join(f"{r} {n:,}" for r, n in observations.dropped.items() if n) or "none")
+            f"aligned {len(observations):,} observations with {observations.Y.shape[1]} targets; "
+            f"dropped: {', '.join(dropped) or 'none'}"
         )
+    return Loaded(inputs, observations, features, text_group, roles)
+
+
+def prepare(
+    config: NewsConfig, loaded: Loaded, cluster: Cluster, run: Store, meter: Meter
+) -> NewsProblem:
+    """Build the problem on the cluster; finished shards in ``run`` are reused."""
     with meter.stage("n-grams") as use:
-        counts, names, shards, use.reused = _count(config, cluster, run, observations)
+        counts, names, shards, use.reused = _count(config, cluster, run, loaded.observations)
     with meter.stage("design"):
         design = weigh(
             counts,
@@ -129,7 +153,8 @@ def prepare(config: NewsConfig, cluster: Cluster, run: Store, meter: Meter) -> N
         del counts
         if names is not None:
             names = names.take(pa.array(design.columns))
-        X, columns = _solved_columns(design, names, config.target.features, features)
+        X, columns = _solved_columns(design, names, config.target.features, loaded.features)
+        Y, mean, std = standardise(loaded.observations.Y)
         say(
             f"design matrix {X.shape[0]:,} x {design.X.shape[1]:,}, {design.X.nnz:,} non-zeros; "
             f"{design.X.shape[1] - columns.twins.kept.size:,} twin columns merged"
@@ -137,15 +162,15 @@ def prepare(config: NewsConfig, cluster: Cluster, run: Store, meter: Meter) -> N
     return NewsProblem(
         X=X,
         Y=Y,
-        roles=roles,
-        text_group=text_group,
+        roles=loaded.roles,
+        text_group=loaded.text_group,
         mean=mean,
         std=std,
-        observations=observations,
+        observations=loaded.observations,
         columns=columns,
         shards=shards,
         hash_bits=config.ngrams.hash_bits,
-        inputs=inputs,
+        inputs=loaded.inputs,
     )
 
 
@@ -156,9 +181,7 @@ def ngram_store(run: Store) -> Store:
 
 def text_groups(texts: pa.Array) -> IntArray:
     """Number equal texts equally; case and white space do not tell texts apart."""
-    folded = pc.utf8_trim_whitespace(
-        pc.replace_substring_regex(pc.utf8_lower(texts), r"\s+", " ")
-    )
+    folded = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(texts), r"\s+", " "))
     return pc.dictionary_encode(folded).indices.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
@@ -225,9 +248,7 @@ def _count(
     n_columns = 1 << options.hash_bits
     if not options.hash_bits:
         known = store / "merged"
-        buckets = [
-            vocabulary.Bucket(number, len(shards)) for number in range(shards[0].n_buckets)
-        ]
+        buckets = [vocabulary.Bucket(number, len(shards)) for number in range(shards[0].n_buckets)]
         map_shards(
             cluster,
             partial(

@@ -12,21 +12,23 @@ import pyarrow as pa
 from cluster.connect import connect
 from cluster.fingerprint import fingerprint
 from cluster.meter import Meter
+from cluster.nodes import Cluster
 from cluster.storage import Store
 from pipelines.news.config import NewsConfig
 from pipelines.news.dictionary import dictionary_table, write_dictionary
-from pipelines.news.ingest import input_fingerprint
+from pipelines.news.ingest import input_fingerprint, write_rejects
 from pipelines.news.metrics import score_out_of_fold
 from pipelines.news.model import write_model
 from pipelines.news.naming import name_columns
 from pipelines.news.path import Results, choose_alpha, joined, path_table
-from pipelines.news.prepare import COUNTED, NewsProblem, ngram_store, prepare, say
+from pipelines.news.prepare import COUNTED, Loaded, NewsProblem, load, ngram_store, prepare, say
 from pipelines.news.report import write_report
 from pipelines.news.solve import (
     Chosen,
     alpha_grids,
     coefficient_paths,
     dictionary_entries,
+    keep_stable,
     out_of_fold,
     refit,
     select_stability,
@@ -52,68 +54,79 @@ def fit(config: NewsConfig) -> NewsRun:
     InputError
         When the input, an option, the run folder or the cluster cannot be used.
     """
-    data = input_fingerprint(config.input)
-    run = open_run(config, data)
-    with connect(config.cluster) as cluster, Meter() as meter:
-        say(f"{cluster.describe()}\nrun folder {run.uri}")
-        problem = prepare(config, cluster, run, meter)
-        with meter.stage("path"):
-            grids = alpha_grids(problem, config.path)
-            results = solve_grid(
-                problem, grids, config.path, cluster, run / "work" / "path", config.run.workers
-            )
-        with meter.stage("choose"):
-            choices = [
-                choose_alpha(_validation_mse(results, problem, target), config.path.rule)
-                for target in range(len(grids))
-            ]
-            chosen = refit(problem, results, grids, choices, config.path.stretch)
-        stability: Sequence[Any] = [None] * len(grids)
-        if config.path.stability:
-            with meter.stage("stability"):
-                stability = select_stability(
-                    problem,
-                    grids,
-                    chosen,
-                    config.path,
-                    config.folds.seed,
-                    cluster,
-                    run / "work" / "stability",
-                    config.run.workers,
-                )
-        with meter.stage("results"):
-            counted = ngram_store(run) / COUNTED
-            naming = name_columns(problem, [c.support for c in chosen], counted)
-            entries = [
-                dictionary_entries(problem, naming, target, *answer)
-                for target, answer in enumerate(zip(chosen, stability, strict=True))
-            ]
-            dictionary = dictionary_table(entries)
-            write_dictionary(run, dictionary)
-            run.write_table(
-                "path.parquet",
-                path_table(results, problem.observations.target_names, problem.n_folds),
-            )
-            run.write_table(
-                "coef_path.parquet",
-                coefficient_paths(problem, naming, results, grids, chosen, config.path.stretch),
-            )
-            scores = _score(config, run, problem, results, grids, chosen)
-            write_model(run, config, problem, chosen)
-        metrics = {
-            "targets": scores,
-            **_numbers(problem),
-            "stages": meter.table(),
-            "engine": config.path.engine,
-            "tol": config.path.tol,
-            "cluster": cluster.describe(),
-            "total_seconds": meter.total_seconds,
-            "peak_gib": meter.peak_gib,
-        }
+    with Meter() as meter:
+        data = input_fingerprint(config.input)
+        loaded = load(config, meter)
+        run = open_run(config, data)
+        if len(loaded.inputs.rejects):
+            write_rejects(run, loaded.inputs.rejects)
+        with connect(config.cluster) as cluster:
+            say(f"{cluster.describe()}\nrun folder {run.uri}")
+            metrics = _fit(config, loaded, cluster, run, meter)
         run.write_json("metrics.json", metrics)
         write_report(run)
         _write_manifest(run, config, data)
     return NewsRun(run, metrics)
+
+
+def _fit(
+    config: NewsConfig, loaded: Loaded, cluster: Cluster, run: Store, meter: Meter
+) -> dict[str, Any]:
+    problem = prepare(config, loaded, cluster, run, meter)
+    with meter.stage("path"):
+        grids = alpha_grids(problem, config.path)
+        results = solve_grid(
+            problem, grids, config.path, cluster, run / "work" / "path", config.run.workers
+        )
+    with meter.stage("choose"):
+        choices = [
+            choose_alpha(_validation_mse(results, problem, target), config.path.rule)
+            for target in range(len(grids))
+        ]
+        chosen = refit(problem, results, grids, choices, config.path.stretch)
+    stability: Sequence[Any] = [None] * len(grids)
+    if config.path.stability:
+        with meter.stage("stability"):
+            stability = select_stability(
+                problem,
+                grids,
+                chosen,
+                config.path,
+                config.folds.seed,
+                cluster,
+                run / "work" / "stability",
+                config.run.workers,
+            )
+            chosen, stability = keep_stable(problem, chosen, stability, config.path.min_stability)
+    with meter.stage("results"):
+        counted = ngram_store(run) / COUNTED
+        naming = name_columns(problem, [c.support for c in chosen], counted)
+        entries = [
+            dictionary_entries(problem, naming, target, *answer)
+            for target, answer in enumerate(zip(chosen, stability, strict=True))
+        ]
+        dictionary = dictionary_table(entries)
+        write_dictionary(run, dictionary)
+        run.write_table(
+            "path.parquet",
+            path_table(results, problem.observations.target_names, problem.n_folds),
+        )
+        run.write_table(
+            "coef_path.parquet",
+            coefficient_paths(problem, naming, results, grids, chosen, config.path.stretch),
+        )
+        scores = _score(config, run, problem, results, grids, chosen)
+        write_model(run, config, problem, chosen)
+    return {
+        "targets": scores,
+        **_numbers(problem),
+        "stages": meter.table(),
+        "engine": config.path.engine,
+        "tol": config.path.tol,
+        "cluster": "; ".join(node.describe() for node in cluster.nodes),
+        "total_seconds": meter.total_seconds,
+        "peak_gib": meter.peak_gib,
+    }
 
 
 def open_run(config: NewsConfig, data: str) -> Store:
@@ -158,9 +171,7 @@ def _score(
     for target, (name, answer) in enumerate(zip(names, chosen, strict=True)):
         rows = out_of_fold(problem, results, target, answer.choice.index, config.path.stretch)
         metrics, daily = score_out_of_fold(rows)
-        gaps = [
-            joined(results, target, fold, "gaps").max() for fold in range(problem.n_folds + 1)
-        ]
+        gaps = [joined(results, target, fold, "gaps").max() for fold in range(problem.n_folds + 1)]
         scores[name] = metrics | {
             "alpha": answer.alpha,
             "alpha_max": float(grids[target][0]),
@@ -168,6 +179,7 @@ def _score(
             "cv_mse": answer.choice.mse,
             "cv_standard_error": answer.choice.standard_error,
             "nonzeros": int(answer.support.size),
+            "unstable": answer.unstable,
             "gap": answer.gap,
             "largest_gap": float(max(gaps)),
             "n_rows": int(np.isfinite(problem.Y[:, target]).sum()),

@@ -72,8 +72,8 @@ def score_texts(folder: str, config: ScoreConfig) -> dict[str, Any]:
     """Score every text of ``config.news``, block by block.
 
     Writes ``scores.parquet`` (file, row, a standardised score ``TARGET`` and ``TARGET_raw`` in the
-    target's unit), ``words.parquet`` (file, row, target, ngram, contribution: each word's share) and
-    ``rejects.parquet`` when rows were dropped.
+    target's unit), ``words.parquet`` (file, row, target, ngram, contribution: each word's share)
+    and ``rejects.parquet`` when rows were dropped.
     """
     assert config.news is not None
     run = Store(folder)

@@ -1,7 +1,7 @@
 """Solve the grid on the cluster, choose an alpha for each target, and read the answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,10 @@ PATH_WORDS = 30
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The solution on all rows at the chosen alpha of one target."""
+    """The solution on all rows at the chosen alpha of one target.
+
+    ``unstable`` words of it have been dropped; ``gap`` is that of the whole solution.
+    """
 
     choice: Choice
     alpha: float
@@ -43,6 +46,7 @@ class Chosen:
     values: FloatArray
     intercept: float
     gap: float
+    unstable: int = 0
 
 
 def alpha_grids(problem: NewsProblem, config: PathConfig) -> list[FloatArray]:
@@ -101,6 +105,31 @@ def select_stability(
             hits += np.isin(answer.support, last)
         shares.append(hits / config.stability)
     return shares
+
+
+def keep_stable(
+    problem: NewsProblem,
+    chosen: Sequence[Chosen],
+    stability: Sequence[FloatArray],
+    threshold: float,
+) -> tuple[list[Chosen], list[FloatArray]]:
+    """Drop the words below ``threshold`` and make each intercept exact for those that stay."""
+    kept, shares = [], []
+    for target, (answer, share) in enumerate(zip(chosen, stability, strict=True)):
+        stays = share >= threshold
+        support, values = answer.support[stays], answer.values[stays]
+        intercept = on_fold(problem, target, problem.n_folds).intercept(support, values)
+        kept.append(
+            replace(
+                answer,
+                support=support,
+                values=values,
+                intercept=intercept,
+                unstable=int(np.count_nonzero(~stays)),
+            )
+        )
+        shares.append(share[stays])
+    return kept, shares
 
 
 def refit(

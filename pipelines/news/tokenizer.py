@@ -13,7 +13,7 @@ BREAK = "\n"
 # A word keeps inner apostrophes and hyphens (don't, follow-up), a cashtag or hashtag its sign.
 _WORD = re.compile(r"[$#]?\w+(?:['’\-]\w+)*|\n")
 _NON_SPACE = re.compile(r"[^\s]+|\n")
-# Content morphemes of kiwipiepy's tag set: nouns, verbs, adjectives, roots, foreign words, negation.
+# Content morphemes of kiwipiepy: nouns, roots, verbs, adjectives, foreign words, adverbs.
 _KOREAN_TAGS = ("NN", "XR", "VV", "VA", "VCN", "SL", "SH", "MAG")
 
 TOKENIZERS = ("word", "whitespace", "korean")

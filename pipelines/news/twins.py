@@ -1,8 +1,8 @@
 """Columns that are exact multiples of one another: one stays, the others become its aliases.
 
-Among such columns any split of weight can be optimal, so a dictionary is well defined only once they
-are merged. Found by an exact hash of each column's row pattern and a random projection of its values,
-then verified entry by entry.
+Among such columns any split of weight can be optimal, so a dictionary is well defined only once
+they are merged. Found by an exact hash of each column's row pattern and a random projection of its
+values, then verified entry by entry.
 """
 
 from dataclasses import dataclass

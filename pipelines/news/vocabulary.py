@@ -115,7 +115,7 @@ def protected_ngrams(config: NgramConfig) -> list[str]:
 
 
 def write_vocabulary(merged: Store, n_buckets: int) -> pa.Table:
-    """Join the buckets into one vocabulary, sorted by n-gram; column j of the matrix is its row j."""
+    """Join the buckets into one vocabulary, sorted by n-gram; its row j is matrix column j."""
     tables = [merged.read_table(f"bucket-{number:05d}.parquet") for number in range(n_buckets)]
     vocabulary = pa.concat_tables(tables).sort_by("ngram").combine_chunks()
     merged.write_table(VOCABULARY, vocabulary)
@@ -194,9 +194,7 @@ def _hashed_columns(hashes: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np
     return (hashes & np.uint64((1 << bits) - 1)).astype(np.int64)
 
 
-def _row_group(
-    store: Store, name: str, number: int, columns: list[str] | None = None
-) -> pa.Table:
+def _row_group(store: Store, name: str, number: int, columns: list[str] | None = None) -> pa.Table:
     with store.filesystem.open_input_file(f"{store.path}/{name}") as source:
         return pq.ParquetFile(source).read_row_group(number, columns=columns)
 
