@@ -45,6 +45,7 @@ _ADDRESS_FIX = (
     "Check that the head node runs and that this machine reaches it, "
     "or leave out the address (and RAY_ADDRESS) to use an embedded Ray."
 )
+_SUBMIT_FIX = "From another machine: ray job submit --working-dir . -- python -m pipelines …"
 
 
 @contextmanager
@@ -132,13 +133,14 @@ def _join(address: str, config: ClusterConfig) -> None:
 
     ray.init on an address that is silent keeps trying for two minutes, then ends the process.
     """
-    if address.startswith("ray://"):
+    if "://" in address:
+        kind = "Ray Client" if address.startswith("ray://") else "dashboard"
         raise ConnectError(
             address,
             "Ray address",
             "host:port, or auto, on a node of the cluster",
-            "a Ray Client address",
-            "From another machine, use: ray job submit --working-dir . -- python -m pipelines …",
+            f"the address of a {kind}",
+            _SUBMIT_FIX,
         )
     in_job = RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
     if not in_job:
@@ -176,7 +178,7 @@ def _join(address: str, config: ClusterConfig) -> None:
             "cannot join this Ray",
             "a driver on one of its nodes",
             str(error).splitlines()[0],
-            "From another machine, use: ray job submit --working-dir . -- python -m pipelines …",
+            _SUBMIT_FIX,
         ) from error
 
 

@@ -104,10 +104,10 @@ def _ours() -> set[psutil.Process]:
     mine = me.uids().real if hasattr(me, "uids") else None
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.uids().real == mine and process.cmdline()[:1] and _is_worker(process):
+            if process.uids().real == mine and _is_worker(process.cmdline()):
                 found.add(process)
     return found
 
 
-def _is_worker(process: psutil.Process) -> bool:
-    return process.cmdline()[0].startswith("ray::")
+def _is_worker(command: list[str]) -> bool:
+    return bool(command) and command[0].startswith("ray::")

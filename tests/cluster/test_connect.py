@@ -65,7 +65,7 @@ def test_address_that_does_not_answer_is_refused_within_seconds():
             assert "secret-of-the-test" not in out
 
 
-@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "no port"])
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "http://127.0.0.1:8265", "no port"])
 def test_address_of_the_wrong_kind_is_refused(address):
     out = read_output(start_driver({"RAY_ADDRESS": address, "RAY_AUTH_TOKEN": "x"}))
     assert out.startswith(f"refused 2 True {address}: Ray address")
