@@ -21,6 +21,7 @@ class StageUse:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_gib: float = 0.0
+    largest_worker_gib: float = 0.0
     reused: bool = False
 
 
@@ -35,6 +36,7 @@ class Meter:
     stages: list[StageUse] = field(default_factory=list)
     _cpu: dict[int, float] = field(default_factory=dict)
     _peak_bytes: int = 0
+    _worker_bytes: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> "Meter":
@@ -52,7 +54,7 @@ class Meter:
         """Measure a block under ``name``."""
         use = StageUse(name)
         self._sample()
-        cpu, self._peak_bytes = self.cpu_seconds, 0
+        cpu, self._peak_bytes, self._worker_bytes = self.cpu_seconds, 0, 0
         started = time.perf_counter()
         try:
             yield use
@@ -61,6 +63,7 @@ class Meter:
             use.seconds = time.perf_counter() - started
             use.cpu_seconds = self.cpu_seconds - cpu
             use.peak_gib = self._peak_bytes / _GIB
+            use.largest_worker_gib = self._worker_bytes / _GIB
             self.stages.append(use)
 
     @property
@@ -93,7 +96,10 @@ class Meter:
                 times = process.cpu_times()
                 self._cpu[process.pid] = times.user + times.system
                 memory = process.memory_full_info()
-                total += getattr(memory, "pss", None) or memory.uss
+                size = getattr(memory, "pss", None) or memory.uss
+                total += size
+                if _is_worker(process.cmdline()):
+                    self._worker_bytes = max(self._worker_bytes, size)
         self._peak_bytes = max(self._peak_bytes, total)
 
 

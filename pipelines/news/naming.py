@@ -55,7 +55,7 @@ def name_columns(problem: NewsProblem, supports: Iterable[IntArray], counted: St
     twins = columns.twins.aliases_by_column
     wanted = np.unique(np.concatenate([chosen, *(twins[j] for j in chosen if j in twins)]))
     buckets = columns.design.columns[wanted]
-    found = recover_names(counted, len(problem.shards), buckets, problem.hash_bits)
+    found = recover_names(counted, problem.n_blocks, buckets, problem.hash_bits)
     return Naming(
         columns,
         {

@@ -74,6 +74,8 @@ class NewsProblem:
         Equal for equal texts.
     mean, std : ndarray (n_targets,)
         Of the raw targets.
+    n_blocks, hash_bits : int
+        How the texts were counted.
     """
 
     X: sp.csc_matrix
@@ -84,9 +86,9 @@ class NewsProblem:
     std: FloatArray
     observations: Observations
     columns: Columns
-    shards: list[vocabulary.TextShard]
-    hash_bits: int
     inputs: Inputs
+    n_blocks: int
+    hash_bits: int
 
     @property
     def n_folds(self) -> int:
@@ -141,7 +143,7 @@ def prepare(
 ) -> NewsProblem:
     """Build the problem on the cluster; finished shards in ``run`` are reused."""
     with meter.stage("n-grams") as use:
-        counts, names, shards, use.reused = _count(config, cluster, run, loaded.observations)
+        counts, names, n_blocks, use.reused = _count(config, cluster, run, loaded.observations)
     with meter.stage("design"):
         design = weigh(
             counts,
@@ -168,7 +170,7 @@ def prepare(
         std=std,
         observations=loaded.observations,
         columns=columns,
-        shards=shards,
+        n_blocks=n_blocks,
         hash_bits=config.ngrams.hash_bits,
         inputs=loaded.inputs,
     )
@@ -223,8 +225,12 @@ def _roles(
 
 def _count(
     config: NewsConfig, cluster: Cluster, run: Store, observations: Observations
-) -> tuple[sp.csr_matrix, pa.Array | None, list[vocabulary.TextShard], bool]:
-    """Run both passes over the texts; return the count matrix and, if exact, its column names."""
+) -> tuple[sp.csr_matrix, pa.Array | None, int, bool]:
+    """Run both passes over the texts.
+
+    Returns the count matrix, its column names if exact, the number of blocks, and whether all of
+    them had been counted before.
+    """
     options = config.ngrams
     store, n_texts = ngram_store(run), len(observations)
     key = fingerprint(
@@ -236,6 +242,7 @@ def _count(
         vocabulary,
     )
     shards = vocabulary.write_texts(store, observations.text, config.design.shard_rows)
+    n_blocks = shards[-1].stop
     counted = map_shards(
         cluster,
         partial(vocabulary.count_shard, texts=store, config=options),
@@ -248,7 +255,7 @@ def _count(
     n_columns = 1 << options.hash_bits
     if not options.hash_bits:
         known = store / "merged"
-        buckets = [vocabulary.Bucket(number, len(shards)) for number in range(shards[0].n_buckets)]
+        buckets = [vocabulary.Bucket(number, n_blocks) for number in range(shards[0].n_buckets)]
         map_shards(
             cluster,
             partial(
@@ -286,7 +293,7 @@ def _count(
     )
     rows = store / "rows"
     counts = stack_counts((rows.read_arrays(name) for name in assembled.files), n_columns)
-    return counts, names, shards, counted.reused == len(shards)
+    return counts, names, n_blocks, counted.reused == len(shards)
 
 
 def _text_digest(texts: pa.Array) -> str:

@@ -15,47 +15,65 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from cluster.storage import Store
-from pipelines.news.ngrams import NgramConfig, count_ngrams
+from pipelines.news.ngrams import NgramConfig, NgramCounts, count_ngrams
 from pipelines.news.tokenizer import make_tokenizer
 
 MAX_BUCKETS = 64
+# Texts counted at a time: it bounds a worker's memory, however many texts its shard has.
+BLOCK_ROWS = 20_000
 TEXTS = "texts.parquet"
 VOCABULARY = "vocabulary.parquet"
 
 
 @dataclass(frozen=True)
 class TextShard:
-    """Row group ``number`` of the texts, whose names go to ``n_buckets`` buckets."""
+    """Blocks ``first`` to ``stop`` (excluded) of the texts; names go to ``n_buckets`` buckets."""
 
-    number: int
+    first: int
+    stop: int
     n_buckets: int
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Bucket ``number`` of the names of all ``n_shards`` shards."""
+    """Bucket ``number`` of the names of all ``n_blocks`` blocks."""
 
     number: int
-    n_shards: int
+    n_blocks: int
 
 
 def write_texts(store: Store, texts: pa.Array, shard_rows: int) -> list[TextShard]:
-    """Write the texts with a row group a shard; return the shards."""
+    """Write the texts with a row group a block; return shards of about ``shard_rows`` texts."""
+    block_rows = min(shard_rows, BLOCK_ROWS)
     with store.open_output(TEXTS) as sink:
         pq.write_table(
-            pa.table({"text": texts}), sink, compression="zstd", row_group_size=shard_rows
+            pa.table({"text": texts}), sink, compression="zstd", row_group_size=block_rows
         )
-    n_shards = -(-len(texts) // shard_rows)
-    return [TextShard(number, min(n_shards, MAX_BUCKETS)) for number in range(n_shards)]
+    n_blocks = -(-len(texts) // block_rows)
+    step = -(-shard_rows // block_rows)
+    return [
+        TextShard(first, min(first + step, n_blocks), min(n_blocks, MAX_BUCKETS))
+        for first in range(0, n_blocks, step)
+    ]
 
 
 def count_shard(
     shard: TextShard, store: Store, *, texts: Store, config: NgramConfig
 ) -> dict[str, object]:
-    """Pass 1: count the n-grams of one shard; write its counts, and its names by bucket."""
-    column = _row_group(texts, TEXTS, shard.number)["text"]
-    counts = count_ngrams(column.to_pylist(), config)
-    buckets = (counts.hashes % np.uint64(shard.n_buckets)).astype(np.int64)
+    """Pass 1: count the n-grams of each block; write its counts, and its names by bucket."""
+    rows, files = 0, []
+    for block in range(shard.first, shard.stop):
+        column = _row_group(texts, TEXTS, block)["text"]
+        counts = count_ngrams(column.to_pylist(), config)
+        _write_block(counts, block, shard.n_buckets, store)
+        rows += len(column)
+        files += [_names_file(block), _counts_file(block)]
+    return {"rows": rows, "files": files}
+
+
+def _write_block(counts: NgramCounts, block: int, n_buckets: int, store: Store) -> None:
+    """Write one block with its names sorted into buckets, a row group each."""
+    buckets = (counts.hashes % np.uint64(n_buckets)).astype(np.int64)
     order = np.argsort(buckets, kind="stable")
     rank = np.empty(order.size, dtype=np.int32)
     rank[order] = np.arange(order.size, dtype=np.int32)
@@ -66,32 +84,25 @@ def count_shard(
             "df": counts.document_frequencies()[order],
         }
     )
-    ends = np.cumsum(np.bincount(buckets, minlength=shard.n_buckets))
+    ends = np.cumsum(np.bincount(buckets, minlength=n_buckets))
     with (
-        store.open_output(_names_file(shard.number)) as sink,
+        store.open_output(_names_file(block)) as sink,
         pq.ParquetWriter(sink, names.schema, compression="zstd") as writer,
     ):
         for start, end in zip(np.concatenate(([0], ends[:-1])), ends, strict=True):
             writer.write_table(names.slice(start, end - start), row_group_size=max(end - start, 1))
     store.write_arrays(
-        _counts_file(shard.number),
-        indptr=counts.indptr,
-        ids=rank[counts.ids],
-        counts=counts.counts,
+        _counts_file(block), indptr=counts.indptr, ids=rank[counts.ids], counts=counts.counts
     )
-    return {
-        "rows": len(column),
-        "files": [_names_file(shard.number), _counts_file(shard.number)],
-    }
 
 
 def merge_bucket(
     bucket: Bucket, store: Store, *, counted: Store, config: NgramConfig, n_texts: int
 ) -> dict[str, object]:
-    """Merge one bucket's names over all shards and keep those that pass min_df and max_df."""
+    """Merge one bucket's names over all blocks and keep those that pass min_df and max_df."""
     tables = [
-        _row_group(counted, _names_file(shard), bucket.number, columns=["ngram", "df"])
-        for shard in range(bucket.n_shards)
+        _row_group(counted, _names_file(block), bucket.number, columns=["ngram", "df"])
+        for block in range(bucket.n_blocks)
     ]
     merged = pa.concat_tables(tables).group_by("ngram").aggregate([("df", "sum")])
     df = merged["df_sum"]
@@ -130,34 +141,56 @@ def assemble_shard(
     vocabulary: Store | None,
     config: NgramConfig,
 ) -> dict[str, object]:
-    """Pass 2: write one shard's rows of the count matrix, over vocabulary or hashed columns."""
-    arrays = counted.read_arrays(_counts_file(shard.number))
-    columns = _columns(counted, shard.number, vocabulary, config)[arrays["ids"]]
-    known = columns >= 0
+    """Pass 2: write the rows of the count matrix, over vocabulary or hashed columns."""
+    known = None
+    if vocabulary is not None:
+        known = vocabulary.read_table(VOCABULARY, columns=["ngram"])["ngram"].combine_chunks()
+    rows, nonzeros, files = 0, 0, []
+    for block in range(shard.first, shard.stop):
+        matrix = _block_matrix(counted, block, known, config)
+        files.append(f"rows-{block:05d}.npz")
+        store.write_arrays(
+            files[-1],
+            indptr=matrix.indptr.astype(np.int64),
+            indices=matrix.indices.astype(np.int32),
+            counts=matrix.data.astype(np.int32),
+        )
+        rows, nonzeros = rows + matrix.shape[0], nonzeros + int(matrix.nnz)
+    return {"rows": rows, "files": files, "nonzeros": nonzeros}
+
+
+def _block_matrix(
+    counted: Store, block: int, known: pa.Array | None, config: NgramConfig
+) -> sp.csr_matrix:
+    """Return one block's counts over the known n-grams, or over hashed columns."""
+    arrays = counted.read_arrays(_counts_file(block))
+    if known is None:
+        hashes = counted.read_table(_names_file(block), columns=["hash"])["hash"]
+        column_of = _hashed_columns(hashes.to_numpy(), config.hash_bits)
+    else:
+        names = counted.read_table(_names_file(block), columns=["ngram"])["ngram"]
+        found = pc.fill_null(pc.index_in(names, value_set=known), -1)
+        column_of = found.to_numpy().astype(np.int64)
+    columns = column_of[arrays["ids"]]
+    kept = columns >= 0
     n_rows = arrays["indptr"].size - 1
-    rows = np.repeat(np.arange(n_rows), np.diff(arrays["indptr"]))[known]
-    # COO to CSR adds up n-grams that hash to one column.
+    rows = np.repeat(np.arange(n_rows), np.diff(arrays["indptr"]))[kept]
     n_columns = int(columns.max(initial=0)) + 1
     matrix = sp.coo_matrix(
-        (arrays["counts"][known], (rows, columns[known])), shape=(n_rows, n_columns)
+        (arrays["counts"][kept], (rows, columns[kept])), shape=(n_rows, n_columns)
     ).tocsr()
-    matrix.sum_duplicates()
-    name = f"rows-{shard.number:05d}.npz"
-    store.write_arrays(
-        name,
-        indptr=matrix.indptr.astype(np.int64),
-        indices=matrix.indices.astype(np.int32),
-        counts=matrix.data.astype(np.int32),
-    )
-    return {"rows": n_rows, "files": [name], "nonzeros": int(matrix.nnz)}
+    matrix.sum_duplicates()  # n-grams that hash to one column
+    return matrix
 
 
-def recover_names(counted: Store, n_shards: int, columns: npt.NDArray[np.int64], bits: int) -> dict:
+def recover_names(
+    counted: Store, n_blocks: int, columns: npt.NDArray[np.int64], bits: int
+) -> dict[int, list[tuple[str, int]]]:
     """Return for each hashed column its n-grams, most frequent first, as ``(ngram, df)`` pairs."""
     wanted = np.unique(columns)
     found: list[pa.Table] = []
-    for shard in range(n_shards):
-        names = counted.read_table(_names_file(shard))
+    for block in range(n_blocks):
+        names = counted.read_table(_names_file(block))
         hashed = _hashed_columns(names["hash"].to_numpy(), bits)
         chosen = np.isin(hashed, wanted)
         found.append(
@@ -177,19 +210,6 @@ def recover_names(counted: Store, n_shards: int, columns: npt.NDArray[np.int64],
     return names_of
 
 
-def _columns(
-    counted: Store, shard: int, vocabulary: Store | None, config: NgramConfig
-) -> npt.NDArray[np.int64]:
-    """Return the matrix column of each local id of a shard; -1 for n-grams that were dropped."""
-    if vocabulary is None:
-        hashes = counted.read_table(_names_file(shard), columns=["hash"])["hash"]
-        return _hashed_columns(hashes.to_numpy(), config.hash_bits)
-    names = counted.read_table(_names_file(shard), columns=["ngram"])["ngram"]
-    known = vocabulary.read_table(VOCABULARY, columns=["ngram"])["ngram"]
-    found = pc.index_in(names, value_set=known.combine_chunks())
-    return pc.fill_null(found, -1).to_numpy().astype(np.int64)
-
-
 def _hashed_columns(hashes: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np.int64]:
     return (hashes & np.uint64((1 << bits) - 1)).astype(np.int64)
 
@@ -199,9 +219,9 @@ def _row_group(store: Store, name: str, number: int, columns: list[str] | None =
         return pq.ParquetFile(source).read_row_group(number, columns=columns)
 
 
-def _names_file(shard: int) -> str:
-    return f"names-{shard:05d}.parquet"
+def _names_file(block: int) -> str:
+    return f"names-{block:05d}.parquet"
 
 
-def _counts_file(shard: int) -> str:
-    return f"counts-{shard:05d}.npz"
+def _counts_file(block: int) -> str:
+    return f"counts-{block:05d}.npz"
