@@ -22,7 +22,7 @@ MAX_BUCKETS = 64
 # Texts counted at a time: it bounds a worker's memory, however many texts its shard has.
 BLOCK_ROWS = 20_000
 TEXTS = "texts.parquet"
-VOCABULARY = "vocabulary.parquet"
+POSITIONS = "positions.npz"
 
 
 @dataclass(frozen=True)
@@ -104,19 +104,25 @@ def merge_bucket(
         _row_group(counted, _names_file(block), bucket.number, columns=["ngram", "df"])
         for block in range(bucket.n_blocks)
     ]
-    merged = pa.concat_tables(tables).group_by("ngram").aggregate([("df", "sum")])
-    df = merged["df_sum"]
-    passes = pc.and_(
-        pc.greater_equal(df, config.min_df), pc.less_equal(df, config.max_df * n_texts)
-    )
+    names = pa.concat_tables(tables)
+    encoded = names["ngram"].combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    distinct = encoded.dictionary
+    df = np.bincount(codes, weights=names["df"].to_numpy(), minlength=len(distinct))
+    passes = (df >= config.min_df) & (df <= config.max_df * n_texts)
     if config.protected:
         protected = pa.array(protected_ngrams(config), type=pa.string())
-        passes = pc.or_(passes, pc.is_in(merged["ngram"], value_set=protected))
-    kept = merged.filter(passes).rename_columns({"ngram": "ngram", "df_sum": "df"})
-    kept = kept.select(["ngram", "df"]).sort_by("ngram")
-    name = f"bucket-{bucket.number:05d}.parquet"
-    store.write_table(name, kept)
-    return {"rows": kept.num_rows, "files": [name], "distinct": merged.num_rows}
+        passes |= pc.is_in(distinct, value_set=protected).to_numpy(zero_copy_only=False)
+    kept = np.flatnonzero(passes)
+    kept = kept[pc.sort_indices(distinct.take(pa.array(kept))).to_numpy()]
+    rank = np.full(len(distinct), -1, dtype=np.int32)
+    rank[kept] = np.arange(kept.size, dtype=np.int32)
+    table = pa.table({"ngram": distinct.take(pa.array(kept)), "df": df[kept].astype(np.int64)})
+    store.write_table(_bucket_file(bucket.number), table)
+    ends = np.cumsum([part.num_rows for part in tables])
+    store.write_arrays(_ranks_file(bucket.number), ranks=rank[codes], ends=ends)
+    files = [_bucket_file(bucket.number), _ranks_file(bucket.number)]
+    return {"rows": kept.size, "files": files, "distinct": len(distinct)}
 
 
 def protected_ngrams(config: NgramConfig) -> list[str]:
@@ -127,10 +133,14 @@ def protected_ngrams(config: NgramConfig) -> list[str]:
 
 def write_vocabulary(merged: Store, n_buckets: int) -> pa.Table:
     """Join the buckets into one vocabulary, sorted by n-gram; its row j is matrix column j."""
-    tables = [merged.read_table(f"bucket-{number:05d}.parquet") for number in range(n_buckets)]
-    vocabulary = pa.concat_tables(tables).sort_by("ngram").combine_chunks()
-    merged.write_table(VOCABULARY, vocabulary)
-    return vocabulary
+    tables = [merged.read_table(_bucket_file(number)) for number in range(n_buckets)]
+    joined = pa.concat_tables(tables).combine_chunks()
+    order = pc.sort_indices(joined, sort_keys=[("ngram", "ascending")]).to_numpy()
+    position = np.empty(order.size, dtype=np.int32)
+    position[order] = np.arange(order.size, dtype=np.int32)
+    starts = np.cumsum([0, *(table.num_rows for table in tables)])
+    merged.write_arrays(POSITIONS, position=position, starts=starts)
+    return joined.take(pa.array(order)).combine_chunks()
 
 
 def assemble_shard(
@@ -142,9 +152,7 @@ def assemble_shard(
     config: NgramConfig,
 ) -> dict[str, object]:
     """Pass 2: write the rows of the count matrix, over vocabulary or hashed columns."""
-    known = None
-    if vocabulary is not None:
-        known = vocabulary.read_table(VOCABULARY, columns=["ngram"])["ngram"].combine_chunks()
+    known = None if vocabulary is None else _KnownColumns(vocabulary, shard.n_buckets)
     rows, nonzeros, files = 0, 0, []
     for block in range(shard.first, shard.stop):
         matrix = _block_matrix(counted, block, known, config)
@@ -160,7 +168,7 @@ def assemble_shard(
 
 
 def _block_matrix(
-    counted: Store, block: int, known: pa.Array | None, config: NgramConfig
+    counted: Store, block: int, known: "_KnownColumns | None", config: NgramConfig
 ) -> sp.csr_matrix:
     """Return one block's counts over the known n-grams, or over hashed columns."""
     arrays = counted.read_arrays(_counts_file(block))
@@ -168,9 +176,7 @@ def _block_matrix(
         hashes = counted.read_table(_names_file(block), columns=["hash"])["hash"]
         column_of = _hashed_columns(hashes.to_numpy(), config.hash_bits)
     else:
-        names = counted.read_table(_names_file(block), columns=["ngram"])["ngram"]
-        found = pc.fill_null(pc.index_in(names, value_set=known), -1)
-        column_of = found.to_numpy().astype(np.int64)
+        column_of = known.of_block(block)
     columns = column_of[arrays["ids"]]
     kept = columns >= 0
     n_rows = arrays["indptr"].size - 1
@@ -181,6 +187,27 @@ def _block_matrix(
     ).tocsr()
     matrix.sum_duplicates()  # n-grams that hash to one column
     return matrix
+
+
+class _KnownColumns:
+    """Matrix columns of the blocks' local n-gram ids, without a look at their names."""
+
+    def __init__(self, merged: Store, n_buckets: int) -> None:
+        arrays = merged.read_arrays(POSITIONS)
+        self._position, self._starts = arrays["position"], arrays["starts"]
+        self._buckets = [merged.read_arrays(_ranks_file(number)) for number in range(n_buckets)]
+
+    def of_block(self, block: int) -> npt.NDArray[np.int64]:
+        """Return the column of each local id of ``block``; -1 for n-grams that were dropped."""
+        parts = []
+        for start, bucket in zip(self._starts, self._buckets, strict=False):
+            ends = bucket["ends"]
+            first = int(ends[block - 1]) if block else 0
+            ranks = bucket["ranks"][first : int(ends[block])].astype(np.int64)
+            known = ranks >= 0
+            ranks[known] = self._position[ranks[known] + start]
+            parts.append(ranks)
+        return np.concatenate(parts)
 
 
 def recover_names(
@@ -217,6 +244,14 @@ def _hashed_columns(hashes: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np
 def _row_group(store: Store, name: str, number: int, columns: list[str] | None = None) -> pa.Table:
     with store.filesystem.open_input_file(f"{store.path}/{name}") as source:
         return pq.ParquetFile(source).read_row_group(number, columns=columns)
+
+
+def _bucket_file(bucket: int) -> str:
+    return f"bucket-{bucket:05d}.parquet"
+
+
+def _ranks_file(bucket: int) -> str:
+    return f"ranks-{bucket:05d}.npz"
 
 
 def _names_file(block: int) -> str:
