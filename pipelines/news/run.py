@@ -35,6 +35,7 @@ from pipelines.news.solve import (
     solve_grid,
 )
 
+MANIFEST = "manifest.json"
 PACKAGES = ("ray", "numpy", "scipy", "scikit-learn", "celer", "pyarrow", "pandas")
 
 
@@ -57,10 +58,12 @@ def fit(config: NewsConfig) -> NewsRun:
     with Meter() as meter:
         data = input_fingerprint(config.input)
         loaded = load(config, meter)
-        run = open_run(config, data)
-        if len(loaded.inputs.rejects):
-            write_rejects(run, loaded.inputs.rejects)
+        run = run_folder(config, data)
+        run.check_writable()
         with connect(config.cluster) as cluster:
+            _describe(run, config, data)
+            if len(loaded.inputs.rejects):
+                write_rejects(run, loaded.inputs.rejects)
             say(f"{cluster.describe()}\nrun folder {run.uri}")
             metrics = _fit(config, loaded, cluster, run, meter)
         run.write_json("metrics.json", metrics)
@@ -129,22 +132,28 @@ def _fit(
     }
 
 
-def open_run(config: NewsConfig, data: str) -> Store:
-    """Return the run folder, made and writable, with the full configuration in it."""
+def run_folder(config: NewsConfig, data: str) -> Store:
+    """Return where the run is kept: as asked for, or named by its options and data."""
     options = {name: part for name, part in asdict(config).items() if name not in _NOT_RESULTS}
-    run = Store(config.run.out or f"runs/news-{fingerprint(options, data)[:10]}")
-    run.check_writable()
+    return Store(config.run.out or f"runs/news-{fingerprint(options, data)[:10]}")
+
+
+def _describe(run: Store, config: NewsConfig, data: str) -> None:
+    """Write the full configuration, versions, seed and fingerprint of the data.
+
+    The manifest of an earlier run goes: it comes back when this one is whole.
+    """
+    run.delete(MANIFEST)
+    versions = {name: version(name) for name in PACKAGES}
     run.write_json(
         "config.json",
         asdict(config)
         | {
-            "versions": {name: version(name) for name in PACKAGES}
-            | {"python": platform.python_version(), "tenfold": version("tenfold")},
+            "versions": versions | {"python": platform.python_version()},
             "seed": config.folds.seed,
             "fingerprints": {"input": data},
         },
     )
-    return run
 
 
 # Where and by how many a run is solved does not change what it finds.
@@ -236,9 +245,9 @@ def _numbers(problem: NewsProblem) -> dict[str, Any]:
 def _write_manifest(run: Store, config: NewsConfig, data: str) -> None:
     """List every result file with its size and checksum; written last, it marks a whole run."""
     files = [name for name in run.list() if not name.startswith("work/")]
-    files = [name for name in files if name != "manifest.json"]
+    files = [name for name in files if name != MANIFEST]
     run.write_json(
-        "manifest.json",
+        MANIFEST,
         {
             "input": {"news": config.input.news, "prices": config.input.prices, "hash": data},
             "files": {

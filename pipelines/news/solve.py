@@ -216,15 +216,16 @@ def coefficient_paths(
         title = problem.observations.target_names[target]
         for index, alpha in enumerate(grids[target]):
             support, values, _, _ = solution_at(results, target, problem.n_folds, index, stretch)
-            dense = np.zeros(problem.X.shape[1])
-            dense[support] = values
+            _, at, found = np.intersect1d(strongest, support, return_indices=True)
+            coef = np.zeros(strongest.size)
+            coef[at] = values[found]
             parts.append(
                 pa.table(
                     {
                         "target": pa.array([title] * len(names), pa.string()),
                         "ngram": pa.array(names, pa.string()),
                         "alpha": np.full(len(names), alpha),
-                        "coef": dense[strongest],
+                        "coef": coef,
                     }
                 )
             )
