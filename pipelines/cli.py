@@ -154,11 +154,12 @@ def doctor(config: ClusterConfig, *, json_line: Json = False) -> None:
 
 
 @app.command("node-resources")
-def show_node_resources() -> None:
+def show_node_resources(*, json_line: Json = False) -> None:
     """Print the resources of this machine as JSON, for `ray start --resources`.
 
     Example: `ray start --address HEAD:6379 --resources "$(tenfold node-resources)"`
     """
+    del json_line  # always JSON: it is made to be passed on
     _print_json(node_resources())
 
 
