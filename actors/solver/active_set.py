@@ -14,6 +14,7 @@ Lee, Battle, Raina, Ng, "Efficient sparse coding algorithms" (feature-sign searc
 """
 
 import numpy as np
+from scipy.linalg import LinAlgError
 
 from actors.solver.gram import StackedCholesky
 from actors.solver.problem import FloatArray
@@ -68,7 +69,10 @@ def _newton_step(
     active = (v != 0) | (np.abs(gradient) > bound)
     direction = np.zeros_like(v)
     while True:
-        factor.update(gram, np.flatnonzero(active))
+        try:
+            factor.update(gram, np.flatnonzero(active))
+        except LinAlgError:
+            return None
         order = factor.order
         direction[:] = 0.0
         direction[order] = factor.solve(gradient[order] - bound * signs[order])
@@ -76,20 +80,17 @@ def _newton_step(
         if not astray.any():
             break
         active &= ~astray
-    objective = _objective(v, gradient, target, bound)
     length = 1.0
     for _ in range(MAX_HALVINGS):
         candidate = v + length * direction
         candidate[np.sign(candidate) != signs] = 0.0
         candidate_gradient = target - gram @ candidate
-        if _objective(candidate, candidate_gradient, target, bound) < objective:
+        # f(candidate) - f(v) term by term: near the optimum their difference would be lost in f.
+        slopes = bound * signs - 0.5 * (gradient + candidate_gradient)
+        if float((candidate - v) @ slopes) < 0.0:
             return candidate, candidate_gradient
         length *= 0.5
     return None
-
-
-def _objective(v: FloatArray, gradient: FloatArray, target: FloatArray, bound: float) -> float:
-    return float(-0.5 * (v @ target + v @ gradient) + bound * np.abs(v).sum())
 
 
 def _gap(
