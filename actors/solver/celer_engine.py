@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from actors.solver.problem import FloatArray, LassoProblem
 from actors.solver.solution import PathRecorder, PathSolution
 
-MAX_INTERCEPT_UPDATES = 25
+MAX_INTERCEPT_UPDATES = 50
 INNER_SHARE = 0.1
 MAX_EPOCHS = 50_000
 
@@ -86,12 +86,15 @@ def _solve_with_intercept(
 ) -> tuple[FloatArray, float, int]:
     """Find the intercept as the root of ``h(b) = mean(y - X w(b)) - b``, ``w(b)`` from celer.
 
-    ``h`` is piecewise linear with slope in [-1, 0), so the secant method ends in a few steps. The
-    gap is ours, over all columns, with the intercept that is exact for the coefficients.
+    ``h`` is piecewise linear with slope in [-1, 0]: secant steps, kept inside the bracket that the
+    signs of ``h`` have shown so far, end in a few. The gap is ours, over all columns, with the
+    intercept that is exact for the coefficients.
     """
     support = np.flatnonzero(coef)
     intercept = problem.intercept(support, coef[support])
     inner_tol = INNER_SHARE * tol
+    noise = 1e-10 * float(np.sqrt(problem.y_norm2 / problem.n_train))
+    low, high = -np.inf, np.inf
     previous: tuple[float, float] | None = None
     gap, epochs = _gap(problem, coef, alpha), 0
     for _ in range(MAX_INTERCEPT_UPDATES):
@@ -116,10 +119,14 @@ def _solve_with_intercept(
         slope = -1.0
         if previous is not None and previous[0] != intercept:
             slope = min((shift - previous[1]) / (intercept - previous[0]), -1e-3)
-        if abs(shift) < 1e-10:
-            inner_tol *= 0.1
         previous = (intercept, shift)
+        low, high = (intercept, high) if shift > 0 else (low, intercept)
+        if abs(shift) < noise or high - low < noise:  # what is left is celer's own error
+            inner_tol *= 0.1
+            low, high = -np.inf, np.inf
         intercept -= shift / slope
+        if not low < intercept < high:
+            intercept = 0.5 * (low + high)
     return coef, gap, epochs
 
 
