@@ -29,15 +29,17 @@ class StageUse:
 class Meter:
     """Samples the driver, its descendants and Ray's workers while stages run.
 
-    Memory counts a page shared by several processes (the object store) once, where the system tells
-    (proportional set size); elsewhere unique memory is summed.
+    Pages that several processes share (the object store) count once: private memory is summed, and
+    the largest shared part is added to it.
     """
 
     stages: list[StageUse] = field(default_factory=list)
     _cpu: dict[int, float] = field(default_factory=dict)
+    _workers: dict[psutil.Process, bool] = field(default_factory=dict)
     _peak_bytes: int = 0
     _worker_bytes: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> "Meter":
         self._started = time.perf_counter()
@@ -90,30 +92,39 @@ class Meter:
             self._sample()
 
     def _sample(self) -> None:
-        total = 0
-        for process in _ours():
-            with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                self._cpu[process.pid] = times.user + times.system
-                memory = process.memory_full_info()
-                size = getattr(memory, "pss", None) or memory.uss
-                total += size
-                if _is_worker(process.cmdline()):
-                    self._worker_bytes = max(self._worker_bytes, size)
-        self._peak_bytes = max(self._peak_bytes, total)
+        with self._lock:
+            private, shared = 0, 0
+            for process, is_worker in self._ours().items():
+                with contextlib.suppress(psutil.Error):
+                    times = process.cpu_times()
+                    self._cpu[process.pid] = times.user + times.system
+                    memory = process.memory_info()
+                    common = getattr(memory, "shared", 0)
+                    private, shared = private + memory.rss - common, max(shared, common)
+                    if is_worker:
+                        self._worker_bytes = max(self._worker_bytes, memory.rss - common)
+            self._peak_bytes = max(self._peak_bytes, private + shared)
+
+    def _ours(self) -> dict[psutil.Process, bool]:
+        """Return this process, its descendants and Ray's workers, and which are workers.
+
+        The workers of a submitted driver descend from the raylet, not from the driver.
+        """
+        me = psutil.Process()
+        family = {me, *me.children(recursive=True)}
+        looked_at: dict[psutil.Process, bool] = {}
+        ours: dict[psutil.Process, bool] = {}
+        for process in psutil.process_iter():
+            # A worker renames itself when it starts an actor or a task: look again until it has.
+            is_worker = self._workers.get(process, False) or _is_worker(process)
+            looked_at[process] = is_worker
+            if is_worker or process in family:
+                ours[process] = is_worker
+        self._workers = looked_at
+        return ours
 
 
-def _ours() -> set[psutil.Process]:
-    """This process, its descendants, and Ray's workers (no descendants of a submitted driver)."""
-    me = psutil.Process()
-    found = {me, *me.children(recursive=True)}
-    mine = me.uids().real if hasattr(me, "uids") else None
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.uids().real == mine and _is_worker(process.cmdline()):
-                found.add(process)
-    return found
-
-
-def _is_worker(command: list[str]) -> bool:
-    return bool(command) and command[0].startswith("ray::")
+def _is_worker(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error, IndexError):
+        return process.cmdline()[0].startswith("ray::")
+    return False
