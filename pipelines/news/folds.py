@@ -45,6 +45,8 @@ class FoldConfig:
             )
         if self.embargo is not None and self.embargo < 0:
             raise InputError("--embargo", "negative", expected="0 or more", got=self.embargo)
+        if not 0 <= self.seed < 2**32:
+            raise InputError("--seed", "out of range", "0 to 4294967295", self.seed, "Pass 0.")
 
 
 def make_folds(
@@ -137,6 +139,7 @@ def _forward(session: IntArray, folds: int, embargo: int) -> Roles:
         lowest = cuts[block - 1] + 1 if block else 1
         cuts[block] = min(max(cuts[block], lowest), days.size - (folds - block))
     ends = np.append(days[cuts], days[-1] + 1)
+    embargo = min(embargo, int(ends[-1]))
     roles = np.full((folds, session.size), UNUSED, dtype=np.int8)
     for fold in range(folds):
         cut, end = ends[fold], ends[fold + 1]

@@ -74,11 +74,16 @@ class PathConfig:
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise InputError("--engine", "unknown", " or ".join(ENGINES), self.engine)
-        if self.alphas < 1 or self.stretch < 1:
-            raise InputError("--alphas, --stretch", "too few", "1 or more")
-        if not self.alpha_ratio > 1:
+        for option, value in (("--alphas", self.alphas), ("--stretch", self.stretch)):
+            if value < 1:
+                raise InputError(option, "too few", "1 or more", value)
+        if not 1 < self.alpha_ratio < np.inf:
             raise InputError(
-                "--alpha-ratio", "the alpha grid would not fall", "more than 1", self.alpha_ratio
+                "--alpha-ratio",
+                "the alpha grid would not fall to a positive alpha",
+                "more than 1, and finite",
+                self.alpha_ratio,
+                "Pass 30.",
             )
         if not all(np.isfinite(alpha) and alpha > 0 for alpha in self.alpha_grid):
             raise InputError(

@@ -197,12 +197,25 @@ def _observe(config: NewsConfig, inputs: Inputs) -> tuple[Observations, FloatArr
     """Return the observations, and the numeric features of each (n_samples, n_features)."""
     days = inputs.prices["date"]
     sessions = make_sessions(config.calendar, pc.min(days).as_py(), pc.max(days).as_py())
+    for option, ahead in (
+        ("--horizon", config.target.horizon),
+        ("--lags", config.calendar.lags),
+    ):
+        if ahead >= len(sessions):
+            expected = f"less than the {len(sessions)} sessions of the prices"
+            raise InputError(option, "too far ahead", expected, ahead, "Pass a smaller number.")
     targets = build_targets(inputs.prices, sessions, config.target, config.calendar.lags)
     observations = align(inputs.news, targets, sessions, config.design.observations)  # type: ignore[arg-type]
     if not config.target.features:
         return observations, np.zeros((len(observations), 0))
     values, _ = feature_values(inputs.prices, sessions, config.target.features)
-    return observations, values[observations.ticker, observations.session]
+    features = values[observations.ticker, observations.session]
+    for name, column in zip(config.target.features, features.T, strict=True):
+        known = column[np.isfinite(column)]
+        if not known.size or np.ptp(known) == 0:
+            fix = f"Leave {name} out of --features."
+            raise InputError("--features", f"{name} is constant or missing", fix=fix)
+    return observations, features
 
 
 def _roles(
@@ -315,9 +328,6 @@ def _solved_columns(
     mean, std = np.zeros(0), np.zeros(0)
     if features:
         mean, std = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-        constant = [name for name, spread in zip(features, std, strict=True) if not spread > 0]
-        if constant:
-            raise InputError("--features", f"{constant[0]} is constant", fix="Leave it out.")
         # On the scale of a typical n-gram column, so that one alpha suits both.
         unit = np.nan_to_num((values - mean) / std) / np.sqrt(values.shape[0])
         X = sp.hstack((X, sp.csc_matrix(unit)), format="csc")

@@ -69,6 +69,8 @@ class SyntheticConfig:
         for name, least in smallest.items():
             if (value := getattr(self, name)) < least:
                 raise InputError(f"--{name}", "too few", f"{least} or more", value, "Ask for more.")
+        if self.seed < 0:
+            raise InputError("--seed", "negative", "0 or more", self.seed, "Pass 0.")
         for name in ("repeats", "after_hours"):
             if not 0 <= (value := getattr(self, name)) < 1:
                 option = f"--{name.replace('_', '-')}"
