@@ -55,6 +55,8 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
+        if self.out is not None and not self.out.strip():
+            raise InputError("--out", "empty", fix="Name a folder, or leave the option out.")
         if self.workers is not None and self.workers < 1:
             raise InputError("--workers", "too few", "1 or more", self.workers, "Leave it out.")
 

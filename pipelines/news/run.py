@@ -64,6 +64,8 @@ def fit(config: NewsConfig) -> NewsRun:
             _describe(run, config, data)
             if len(loaded.inputs.rejects):
                 write_rejects(run, loaded.inputs.rejects)
+            else:
+                run.delete("rejects.csv")  # of an earlier run in this folder
             say(f"{cluster.describe()}\nrun folder {run.uri}")
             metrics = _fit(config, loaded, cluster, run, meter)
         run.write_json("metrics.json", metrics)

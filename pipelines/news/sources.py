@@ -70,6 +70,8 @@ def find_files(spec: str) -> list[str]:
     InputError
         When there is no such file, or the folder or glob holds no file of a known format.
     """
+    if not spec.strip():  # a shell variable that is not set: not the folder we happen to be in
+        raise InputError("--news, --prices", "an empty path", fix="Name a file, folder or glob.")
     if "://" in spec:
         files, is_file = _find_remote(spec)
     elif Path(spec).is_dir():
