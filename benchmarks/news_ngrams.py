@@ -8,7 +8,6 @@ The peer is scikit-learn's ``TfidfVectorizer`` with the same tokens, on one proc
 import argparse
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
+
+from benchmarks.memory import peak_gib
 
 SHARDS = (1, 2, 7)
 
@@ -108,7 +109,7 @@ def _sklearn(options: argparse.Namespace) -> dict:
         "name": "scikit-learn",
         "seconds": round(time.perf_counter() - started, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
-        "all_processes_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "all_processes_gib": round(peak_gib(), 2),
         "rows": X.shape[0],
         "ngrams": X.shape[1],
         "nonzeros": int(X.nnz),
