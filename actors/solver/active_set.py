@@ -20,7 +20,9 @@ from actors.solver.gram import StackedCholesky
 from actors.solver.problem import FloatArray
 
 MAX_STEPS = 200
-MAX_HALVINGS = 30
+MAX_HALVINGS = 60
+# A coordinate is dropped though the objective cannot tell, when the move is no more than this.
+ROUNDING = 1e-14
 
 
 def minimise_on_gram(
@@ -80,16 +82,40 @@ def _newton_step(
         if not astray.any():
             break
         active &= ~astray
+    return _line_search(gram, target, v, gradient, bound, direction, signs)
+
+
+def _line_search(
+    gram: FloatArray,
+    target: FloatArray,
+    v: FloatArray,
+    gradient: FloatArray,
+    bound: float,
+    direction: FloatArray,
+    signs: FloatArray,
+) -> tuple[FloatArray, FloatArray] | None:
+    """Halve the step until the projected point descends, stopping over at the first zero crossing.
+
+    Up to there nothing is projected, so descent is certain and a coordinate leaves. Without it the
+    halving never ends where the Gram matrix is singular: directions are long in its null space, and
+    to project one coordinate of them is to ascend.
+    """
+    crossing = np.full_like(v, np.inf)
+    falls = v * direction < 0
+    crossing[falls] = -v[falls] / direction[falls]
+    first = float(crossing.min(initial=np.inf))
     length = 1.0
     for _ in range(MAX_HALVINGS):
         candidate = v + length * direction
-        candidate[np.sign(candidate) != signs] = 0.0
+        candidate[(np.sign(candidate) != signs) | (crossing <= length)] = 0.0
         candidate_gradient = target - gram @ candidate
         # f(candidate) - f(v) term by term: near the optimum their difference would be lost in f.
         slopes = bound * signs - 0.5 * (gradient + candidate_gradient)
-        if float((candidate - v) @ slopes) < 0.0:
+        moved = candidate - v
+        descends = float(moved @ slopes) < 0.0
+        if descends or (length == first and np.abs(moved).max() <= ROUNDING * np.abs(v).max()):
             return candidate, candidate_gradient
-        length *= 0.5
+        length = max(0.5 * length, first) if length > first else 0.5 * length
     return None
 
 
