@@ -100,14 +100,11 @@ def test_coefficients_equal_dense_coordinate_descent(engine, seed, shape):
     solution = engine.solve_path(problem, alphas, tol=1e-12)
     for i, alpha in enumerate(alphas):
         coef, intercept = reference(problem, alpha)
+        found = solution.coefs[:, [i]].toarray().ravel()
         largest = max(np.abs(coef).max(), 1e-3)
-        np.testing.assert_allclose(
-            solution.coefs[:, [i]].toarray().ravel(), coef, atol=1e-5 * largest
-        )
+        np.testing.assert_allclose(found, coef, atol=1e-5 * largest)
         assert solution.intercepts[i] == pytest.approx(intercept, abs=1e-5)
-        value = objective(
-            problem, solution.coefs[:, [i]].toarray().ravel(), solution.intercepts[i], alpha
-        )
+        value = objective(problem, found, solution.intercepts[i], alpha)
         assert value == pytest.approx(objective(problem, coef, intercept, alpha), rel=1e-10)
 
 
@@ -186,13 +183,14 @@ def test_read_only_arrays_are_taken_and_left_alone(engine, index_type):
 
 def test_an_answer_above_tol_is_returned_with_its_gap_and_a_warning(engine, monkeypatch):
     monkeypatch.setattr("actors.solver.celer_engine.MAX_INTERCEPT_UPDATES", 2)
+    monkeypatch.setattr("actors.solver.celer_engine.MAX_EPOCHS", 20)
     problem = make_problem(61)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         solution = engine.solve_path(problem, [problem.alpha_max() / 30], tol=1e-30)
     assert any(f"{engine.name}: alpha" in str(warning.message) for warning in caught)
-    assert 0 <= solution.gaps[0] < 1e-3
-    assert_certified(problem, solution, tol=1e-3)
+    assert 0 <= solution.gaps[0] < 0.1
+    assert_certified(problem, solution, tol=0.1)
 
 
 def test_unknown_engine_raises():
