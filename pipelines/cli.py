@@ -107,11 +107,12 @@ def news_diff(a: Folder, b: Folder, *, json_line: Json = False) -> None:
     Example: `tenfold news diff runs/first runs/second`
     """
     words, summary = diff_dictionaries(a, b)
+    changed = words[words["change"] != 0] if len(words) else words
     if json_line:
-        _print_json({"a": a, "b": b, "targets": summary, "changed": len(words)})
+        _print_json({"a": a, "b": b, "targets": summary, "changed": len(changed)})
         return
     _print_rows(summary)
-    _print_rows(words.head(_WORDS_SHOWN).to_dict("records"))
+    _print_rows(changed.head(_WORDS_SHOWN).to_dict("records"))
 
 
 @news.command("audit")
@@ -127,7 +128,8 @@ def news_audit(config: AuditConfig, *, run: Folder, json_line: Json = False) -> 
     if json_line:
         _print_json({"run": run, **result})
     else:
-        _print_rows(result["rows"])
+        shown = {"coefficient_difference": "difference", "support_overlap": "overlap"}
+        _print_rows([{shown.get(k, k): v for k, v in row.items()} for row in result["rows"]])
         print("engines agree" if result["agree"] else "engines DISAGREE")
     if not result["agree"]:
         raise typer.Exit(1)

@@ -25,6 +25,7 @@ from cluster.storage import Store
 from cluster.units import Unit, solve_units
 from pipelines.flags import build
 from pipelines.news.config import NewsConfig
+from pipelines.news.finished import require_finished
 from pipelines.news.prepare import NewsProblem, load, prepare, say
 from pipelines.news.solve import matrix_digest, on_fold, solver_code
 
@@ -94,12 +95,7 @@ def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
 
 
 def _finished(run: Store) -> tuple[NewsConfig, dict[str, float]]:
-    if not run.exists("manifest.json"):
-        raise InputError(
-            run.uri,
-            "no finished news run",
-            fix="Name a run folder that `tenfold news fit` printed.",
-        )
+    require_finished(run, "config.json", "metrics.json")
     saved = run.read_json("config.json")
     flat = {
         key: value

@@ -6,7 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from cluster.errors import InputError
+from cluster.storage import Store
 from pipelines.news.config import NewsConfig, RunConfig
+from pipelines.news.finished import MANIFEST, write_manifest
 from pipelines.news.folds import FoldConfig
 from pipelines.news.ingest import InputConfig
 from pipelines.news.path import PathConfig
@@ -28,8 +31,18 @@ def run_demo(config: DemoConfig) -> NewsRun:
     """Make the market, fit it, and compare the dictionary with what was planted.
 
     Writes ``truth.json`` beside the results, and shows it in the report.
+
+    Raises
+    ------
+    InputError
+        When an option or the folder cannot be used.
     """
-    folder = Path(config.run.out or "demo/news")
+    out = Store(config.run.out or "demo/news")
+    if not out.is_local:
+        fix = "Name a local folder."
+        raise InputError("--out", "the demo makes its market on this machine", got=out, fix=fix)
+    out.check_writable()
+    folder = Path(out.path)
     data = folder / "data"
     write_market(config.market, data)
     run = fit(
@@ -46,6 +59,7 @@ def run_demo(config: DemoConfig) -> NewsRun:
     truth = compare_with_truth(dictionary, lexicon) | {"market": asdict(config.market)}
     run.folder.write_json("truth.json", truth)
     write_report(run.folder)
+    write_manifest(run.folder, run.folder.read_json(MANIFEST)["input"])
     return replace(run, metrics=run.metrics | {"truth": truth})
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from cluster.errors import InputError
 from cluster.storage import Store
+from pipelines.news.finished import require_finished
 
 
 def diff_dictionaries(left: str, right: str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
@@ -24,7 +25,7 @@ def diff_dictionaries(left: str, right: str) -> tuple[pd.DataFrame, list[dict[st
     Raises
     ------
     InputError
-        When a folder holds no dictionary, or the two share no target.
+        When a folder holds no finished run, or the two share no target.
     """
     a, b = _read(left), _read(right)
     shared = [target for target in a["target"].unique() if target in set(b["target"])]
@@ -51,12 +52,7 @@ def diff_dictionaries(left: str, right: str) -> tuple[pd.DataFrame, list[dict[st
 
 def _read(folder: str) -> pd.DataFrame:
     store = Store(folder)
-    if not store.exists("dictionary.parquet"):
-        raise InputError(
-            folder,
-            "no dictionary.parquet",
-            fix="Name a run folder that `tenfold news fit` printed.",
-        )
+    require_finished(store, "dictionary.parquet")
     return store.read_table("dictionary.parquet").to_pandas()
 
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 
-from cluster.errors import InputError
 from cluster.storage import Store
 from pipelines.news.config import NewsConfig
+from pipelines.news.finished import require_finished
 from pipelines.news.matrix import weigh_rows
 from pipelines.news.ngrams import NgramConfig, count_ngrams
 from pipelines.news.prepare import NewsProblem
@@ -121,14 +121,9 @@ def read_model(run: Store) -> SentimentModel:
     Raises
     ------
     InputError
-        When the folder holds no finished news run.
+        When the folder holds no finished news run, or the run's files were damaged.
     """
-    if not all(run.exists(name) for name in (MODEL, COLUMNS, "dictionary.parquet")):
-        raise InputError(
-            run.uri,
-            "no finished news run",
-            fix="Name a run folder that `tenfold news fit` printed, or run fit again to finish it.",
-        )
+    require_finished(run, MODEL, COLUMNS, "dictionary.parquet")
     saved: dict[str, Any] = run.read_json(MODEL)
     options: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in saved["ngrams"].items()

@@ -16,6 +16,7 @@ from cluster.nodes import Cluster
 from cluster.storage import Store
 from pipelines.news.config import NewsConfig
 from pipelines.news.dictionary import dictionary_table, write_dictionary
+from pipelines.news.finished import MANIFEST, write_manifest
 from pipelines.news.ingest import input_fingerprint, write_rejects
 from pipelines.news.metrics import score_out_of_fold
 from pipelines.news.model import write_model
@@ -35,7 +36,6 @@ from pipelines.news.solve import (
     solve_grid,
 )
 
-MANIFEST = "manifest.json"
 PACKAGES = ("ray", "numpy", "scipy", "scikit-learn", "celer", "pyarrow", "pandas")
 
 
@@ -70,7 +70,8 @@ def fit(config: NewsConfig) -> NewsRun:
             metrics = _fit(config, loaded, cluster, run, meter)
         run.write_json("metrics.json", metrics)
         write_report(run)
-        _write_manifest(run, config, data)
+        source = {"news": config.input.news, "prices": config.input.prices, "hash": data}
+        write_manifest(run, source)
     return NewsRun(run, metrics)
 
 
@@ -242,19 +243,3 @@ def _numbers(problem: NewsProblem) -> dict[str, Any]:
             "gib": size / 2**30,
         },
     }
-
-
-def _write_manifest(run: Store, config: NewsConfig, data: str) -> None:
-    """List every result file with its size and checksum; written last, it marks a whole run."""
-    files = [name for name in run.list() if not name.startswith("work/")]
-    files = [name for name in files if name != MANIFEST]
-    run.write_json(
-        MANIFEST,
-        {
-            "input": {"news": config.input.news, "prices": config.input.prices, "hash": data},
-            "files": {
-                name: {"size_bytes": run.size(name), "blake2b": run.checksum(name)}
-                for name in files
-            },
-        },
-    )
