@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import InputError
-from pipelines.news.tokenizer import BREAK, TOKENIZERS, make_tokenizer
+from pipelines.news.tokenizer import BREAK, TOKENIZERS, make_tokenizer, normalised
 
 MAX_ORDER = 8
 
@@ -127,11 +127,13 @@ class NgramCounts:
 def count_ngrams(texts: Iterable[str], config: NgramConfig) -> NgramCounts:
     """Count the n-grams of ``texts``, in order."""
     tokens, rows, n_texts = _tokens(texts, config)
-    encoded = pa.array(tokens, type=pa.string()).dictionary_encode()
+    spoken = pa.array(tokens, type=pa.string())
+    # A break is a null, so that it is no word of the dictionary.
+    spoken = pc.if_else(pc.equal(spoken, BREAK), pa.scalar(None, pa.string()), spoken)
+    encoded = spoken.dictionary_encode()
     words = encoded.dictionary
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    is_break = np.asarray(pc.equal(words, BREAK).to_numpy(zero_copy_only=False), dtype=bool)
-    inside = ~is_break[codes]
+    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    inside = codes >= 0
     word_hashes = _word_hashes(words)
 
     names: list[pa.Array] = []
@@ -179,7 +181,7 @@ def _tokens(
     texts: Iterable[str], config: NgramConfig
 ) -> tuple[list[str], npt.NDArray[np.int64], int]:
     tokenize = make_tokenizer(config.tokenizer)
-    stop_words = frozenset(word.casefold() for word in config.stop_words)
+    stop_words = frozenset(normalised(word) for word in config.stop_words)
     tokens: list[str] = []
     lengths: list[int] = []
     for text in texts:

@@ -32,15 +32,16 @@ def make_tokenizer(name: str) -> Tokenizer:
         For an unknown name, or ``korean`` without its extra.
     """
     if name == "word":
-        return lambda text: _WORD.findall(_normalised(text))
+        return lambda text: _WORD.findall(normalised(text))
     if name == "whitespace":
-        return lambda text: _NON_SPACE.findall(_normalised(text))
+        return lambda text: _NON_SPACE.findall(normalised(text))
     if name == "korean":
         return _korean_tokenizer()
     raise InputError("--tokenizer", "unknown", expected=" or ".join(TOKENIZERS), got=name)
 
 
-def _normalised(text: str) -> str:
+def normalised(text: str) -> str:
+    """Return the text in the form in which words are compared: NFKC, case-folded."""
     return unicodedata.normalize("NFKC", text).casefold()
 
 
@@ -58,7 +59,7 @@ def _korean_tokenizer() -> Tokenizer:
 
     def tokenize(text: str) -> list[str]:
         tokens: list[str] = []
-        for line in _normalised(text).split(BREAK):
+        for line in normalised(text).split(BREAK):
             if tokens:
                 tokens.append(BREAK)
             tokens += [
