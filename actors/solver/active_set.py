@@ -16,7 +16,7 @@ Lee, Battle, Raina, Ng, "Efficient sparse coding algorithms" (feature-sign searc
 import numpy as np
 from scipy.linalg import LinAlgError
 
-from actors.solver.gram import StackedCholesky
+from actors.solver.factor import StackedCholesky
 from actors.solver.problem import FloatArray
 
 MAX_STEPS = 200

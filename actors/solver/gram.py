@@ -1,14 +1,9 @@
-"""Dense centred Gram matrix of the columns a path has met so far, and its Cholesky factor."""
+"""Dense centred Gram matrix of the columns that a path has met so far."""
 
 import numpy as np
-import scipy.linalg as sl
 import scipy.sparse as sp
 
 from actors.solver.problem import FloatArray, IntArray, LassoProblem
-
-# Relative ridge on the factored diagonal. It makes Newton's step a proximal one, so that a singular
-# Gram matrix (duplicate columns) only costs extra steps, never a failure.
-RIDGE = 1e-9
 
 
 class GramCache:
@@ -76,53 +71,3 @@ class GramCache:
         old = self._buffer.shape[0]
         buffer[:old, :old] = self._buffer
         self._buffer = buffer
-
-
-class StackedCholesky:
-    """Upper Cholesky factor of ``G[order][:, order]`` that is truncated and extended, not redone.
-
-    Coordinates stand in the order of their arrival, so those that come and go stand last and a
-    change of the active set costs only the part of the factor behind the first one that left.
-    """
-
-    def __init__(self) -> None:
-        self.order: IntArray = np.zeros(0, dtype=np.int64)
-        self._upper: FloatArray = np.empty((0, 0), order="F")
-
-    def update(self, gram: FloatArray, active: IntArray) -> None:
-        """Refactor for the set ``active`` (positions in ``gram``).
-
-        Raises
-        ------
-        scipy.linalg.LinAlgError
-            When the ridge does not suffice to make the matrix positive definite.
-        """
-        wanted = np.zeros(gram.shape[0], dtype=bool)
-        wanted[active] = True
-        stays = wanted[self.order]
-        keep = int(np.argmin(stays)) if not stays.all() else self.order.size
-        wanted[self.order[stays]] = False
-        tail = np.concatenate((self.order[keep:][stays[keep:]], np.flatnonzero(wanted)))
-        if keep == self.order.size and tail.size == 0:
-            return
-        head = self.order[:keep]
-        self.order = head  # stays true if the factorisation below fails
-        upper = np.zeros((keep + tail.size, keep + tail.size), order="F")
-        upper[:keep, :keep] = self._upper[:keep, :keep]
-        self._upper = upper[:keep, :keep]
-        if tail.size:
-            corner = gram[np.ix_(tail, tail)]
-            corner.flat[:: tail.size + 1] *= 1.0 + RIDGE
-            if keep:
-                cross = sl.blas.dtrsm(
-                    1.0, np.asfortranarray(self._upper), gram[np.ix_(tail, head)].T, trans_a=1
-                )
-                upper[:keep, keep:] = cross
-                corner -= cross.T @ cross
-            upper[keep:, keep:] = sl.cholesky(corner, overwrite_a=True, check_finite=False)
-        self.order = np.concatenate((head, tail))
-        self._upper = upper
-
-    def solve(self, vector: FloatArray) -> FloatArray:
-        """Solve ``G[order][:, order] x = vector``."""
-        return sl.cho_solve((self._upper, False), vector, check_finite=False)

@@ -13,7 +13,8 @@ import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
 
 from actors.solver.active_set import minimise_on_gram
-from actors.solver.gram import GramCache, StackedCholesky
+from actors.solver.factor import StackedCholesky
+from actors.solver.gram import GramCache
 from actors.solver.problem import FloatArray, IntArray, LassoProblem
 from actors.solver.solution import PathRecorder, PathSolution
 
