@@ -1,0 +1,60 @@
+"""The meter against what processes are known to use."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from cluster.meter import Meter
+
+
+def burn(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_stage_counts_wall_and_cpu_seconds_of_this_process():
+    with Meter() as meter:
+        with meter.stage("busy"):
+            burn(0.4)
+        with meter.stage("idle"):
+            time.sleep(0.4)
+    busy, idle = meter.stages
+    assert busy.name == "busy"
+    assert busy.cpu_seconds >= 0.35
+    assert idle.seconds >= 0.4
+    assert idle.cpu_seconds < 0.3
+
+
+def test_memory_of_a_stage_is_its_own():
+    with Meter() as meter:
+        with meter.stage("large"):
+            block = np.ones(1 << 26)  # 512 MiB
+            time.sleep(0.7)
+        del block
+        with meter.stage("small"):
+            time.sleep(0.7)
+    large, small = meter.stages
+    assert large.peak_gib - small.peak_gib > 0.4
+    assert meter.peak_gib == large.peak_gib
+
+
+def test_children_count_while_they_live_and_stay_counted_when_they_end():
+    code = "import time; x = bytearray(400 << 20); t = time.process_time()\n"
+    code += "while time.process_time() - t < 0.8: pass\ntime.sleep(1.0)"
+    with Meter() as meter, meter.stage("child"):
+        subprocess.run([sys.executable, "-c", code], check=True)
+    assert meter.stages[0].cpu_seconds > 0.6
+    assert meter.stages[0].peak_gib > 0.4
+
+
+def test_stage_is_recorded_when_it_fails():
+    meter = Meter()
+    try:
+        with meter, meter.stage("broken"):
+            raise ValueError
+    except ValueError:
+        pass
+    assert [stage["name"] for stage in meter.table()] == ["broken"]
