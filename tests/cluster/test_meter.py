@@ -5,6 +5,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 
 from cluster.meter import Meter
 
@@ -51,10 +52,6 @@ def test_children_count_while_they_live_and_stay_counted_when_they_end():
 
 
 def test_stage_is_recorded_when_it_fails():
-    meter = Meter()
-    try:
-        with meter, meter.stage("broken"):
-            raise ValueError
-    except ValueError:
-        pass
+    with pytest.raises(ZeroDivisionError), Meter() as meter, meter.stage("broken"):
+        _ = 1 / 0
     assert [stage["name"] for stage in meter.table()] == ["broken"]
