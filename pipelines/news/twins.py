@@ -86,12 +86,16 @@ def find_twins(X: sp.csc_matrix, preference: IntArray | None = None, seed: int =
     )
     group = np.empty(p, dtype=np.int64)
     group[order] = np.cumsum(new_group) - 1
-    representative = _choose(group, norm, preference)
-
-    merged = np.flatnonzero((representative != np.arange(p)) & (counts > 0))
-    verified = merged[_proportional(X, merged, representative[merged], unit)]
     result = np.arange(p)
-    result[verified] = representative[verified]
+    pending = filled
+    while pending.size:  # a second round only where columns of one hash are no twins after all
+        owner = pending[_choose(group[pending], norm[pending], preference[pending])]
+        others = owner != pending
+        pending, owner = pending[others], owner[others]
+        same = _proportional(X, pending, owner, unit)
+        result[pending[same]] = owner[same]
+        pending = pending[~same]
+    verified = np.flatnonzero(result != np.arange(p))
     ratio = np.ones(p)
     ratio[verified] = unit[verified] / unit[result[verified]]
     return Twins(kept=np.flatnonzero(result == np.arange(p)), representative=result, ratio=ratio)
@@ -106,14 +110,18 @@ def name_preference(names: list[str]) -> IntArray:
 
 
 def _choose(group: IntArray, norm: FloatArray, preference: IntArray) -> IntArray:
-    """Return for each column the one of its group with the largest norm, then preference."""
+    """Return for each column where the one of its group with the largest norm stands.
+
+    Among equal norms it is the one with the smallest preference.
+    """
     # Norms of twins that differ by rounding alone count as equal.
     rounded = np.round(np.log(np.maximum(norm, 1e-300)), 9)
     order = np.lexsort((preference, -rounded, group))
     first = np.ones(order.size, dtype=bool)
     first[1:] = group[order][1:] != group[order][:-1]
-    best = order[first]
-    return best[group]
+    best = np.empty(order.size, dtype=np.int64)
+    best[order] = order[first][np.cumsum(first) - 1]
+    return best
 
 
 def _proportional(
