@@ -23,8 +23,7 @@ from cluster.meter import Meter
 from cluster.nodes import Cluster
 from cluster.storage import Store
 from cluster.units import Unit, solve_units
-from pipelines.flags import build
-from pipelines.news.config import NewsConfig
+from pipelines.news.config import NewsConfig, read_config
 from pipelines.news.finished import require_finished
 from pipelines.news.prepare import NewsProblem, load, prepare, say
 from pipelines.news.solve import matrix_digest, on_fold, solver_code
@@ -96,16 +95,8 @@ def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
 
 def _finished(run: Store) -> tuple[NewsConfig, dict[str, float]]:
     require_finished(run, "config.json", "metrics.json")
-    saved = run.read_json("config.json")
-    flat = {
-        key: value
-        for part in saved.values()
-        if isinstance(part, dict)
-        for key, value in part.items()
-    }
-    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items()}
     targets = run.read_json("metrics.json")["targets"]
-    return build(NewsConfig, lists), {name: part["alpha"] for name, part in targets.items()}
+    return read_config(run), {name: part["alpha"] for name, part in targets.items()}
 
 
 def _present(engine: str) -> bool:

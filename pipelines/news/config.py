@@ -1,9 +1,11 @@
 """Every option of the news job, by stage."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from cluster.connect import ClusterConfig
 from cluster.errors import InputError
+from cluster.storage import Store
+from pipelines.flags import build
 from pipelines.news.folds import FoldConfig
 from pipelines.news.ingest import InputConfig
 from pipelines.news.matrix import SCALES
@@ -81,3 +83,13 @@ class NewsConfig:
         if self.folds.embargo is not None:
             return self.folds.embargo
         return self.target.horizon + self.calendar.lags
+
+
+def read_config(run: Store) -> NewsConfig:
+    """Return the configuration that the run in this folder was started with."""
+    saved = run.read_json("config.json")
+    parts = [saved[field.name] for field in fields(NewsConfig)]
+    flat = {key: value for part in parts for key, value in part.items()}
+    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items()}
+    config: NewsConfig = build(NewsConfig, lists)
+    return config
