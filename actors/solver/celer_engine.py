@@ -6,13 +6,11 @@ centring sparse columns costs it O(n) a coordinate step. The intercept is solved
 """
 
 import time
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
 from celer.homotopy import celer_path
-from sklearn.exceptions import ConvergenceWarning
 
 from actors.solver.problem import FloatArray, LassoProblem
 from actors.solver.solution import PathRecorder, PathSolution
@@ -20,6 +18,8 @@ from actors.solver.solution import PathRecorder, PathSolution
 MAX_INTERCEPT_UPDATES = 50
 INNER_SHARE = 0.1
 MAX_EPOCHS = 50_000
+
+ADVICE = "Use the newton engine, or raise the smallest alpha."
 
 
 class CelerEngine:
@@ -42,7 +42,7 @@ class CelerEngine:
         """See :class:`actors.solver.solution.Engine`."""
         design = self._writable_design(problem)
         y = problem.y[problem.rows]
-        recorder = PathRecorder(design.shape[1])
+        recorder = PathRecorder(self.name, design.shape[1], tol, ADVICE)
         coef = np.zeros(design.shape[1]) if start is None else start.toarray().ravel()
         for alpha in alphas:
             started = time.perf_counter()
@@ -57,13 +57,6 @@ class CelerEngine:
                 n_iter=epochs,
                 seconds=time.perf_counter() - started,
             )
-            if gap > tol:
-                warnings.warn(
-                    f"celer: alpha {alpha:.3g}: relative gap {gap:.1e} is above tol {tol:.1e}. "
-                    "Use --engine newton, or raise the smallest alpha.",
-                    ConvergenceWarning,
-                    stacklevel=2,
-                )
         return recorder.finish()
 
     def _writable_design(self, problem: LassoProblem) -> sp.csc_matrix:

@@ -5,12 +5,10 @@ Gram matrix and measures the duality gap over all columns in float64; one or two
 """
 
 import time
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.exceptions import ConvergenceWarning
 
 from actors.solver.active_set import minimise_on_gram
 from actors.solver.factor import StackedCholesky
@@ -24,6 +22,8 @@ MIN_WORKING_SET = 200
 INNER_SHARE = 0.3
 # Columns that the path has left behind are dropped once they outnumber the working set so much.
 STALE_RATIO = 3.0
+
+ADVICE = "Loosen tol, or raise the smallest alpha."
 
 
 class NewtonEngine:
@@ -40,7 +40,7 @@ class NewtonEngine:
         start: sp.csc_matrix | None = None,
     ) -> PathSolution:
         """See :class:`actors.solver.solution.Engine`."""
-        recorder = PathRecorder(problem.X.shape[1])
+        recorder = PathRecorder(self.name, problem.X.shape[1], tol, ADVICE)
         path = _Path(problem, tol, start)
         for alpha in alphas:
             started = time.perf_counter()
@@ -55,13 +55,6 @@ class NewtonEngine:
                 n_iter=steps,
                 seconds=time.perf_counter() - started,
             )
-            if gap > tol:
-                warnings.warn(
-                    f"newton: alpha {alpha:.3g}: relative gap {gap:.1e} is above tol {tol:.1e} "
-                    f"after {MAX_ROUNDS} rounds. Loosen tol or raise the smallest alpha.",
-                    ConvergenceWarning,
-                    stacklevel=2,
-                )
         return recorder.finish()
 
 

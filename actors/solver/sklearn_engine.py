@@ -1,12 +1,10 @@
 """scikit-learn's coordinate descent behind our protocol: the slow reference."""
 
 import time
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 
 from actors.solver.certificate import certify
@@ -15,6 +13,8 @@ from actors.solver.solution import PathRecorder, PathSolution
 
 MAX_TIGHTENINGS = 3
 MAX_EPOCHS = 100_000
+
+ADVICE = "Use the newton engine, or raise the smallest alpha."
 
 
 class SklearnEngine:
@@ -33,7 +33,7 @@ class SklearnEngine:
         """See :class:`actors.solver.solution.Engine`."""
         X = problem.X[np.flatnonzero(problem.rows)]
         y = problem.y[problem.rows]
-        recorder = PathRecorder(X.shape[1])
+        recorder = PathRecorder(self.name, X.shape[1], tol, ADVICE)
         model = Lasso(max_iter=MAX_EPOCHS, warm_start=True)
         if start is not None:
             model.coef_ = start.toarray().ravel()
@@ -48,13 +48,6 @@ class SklearnEngine:
                 if gap <= tol:
                     break
                 model.set_params(tol=model.tol / 10)
-            else:
-                warnings.warn(
-                    f"sklearn: alpha {alpha:.3g}: relative gap {gap:.1e} is above tol {tol:.1e}. "
-                    "Use --engine newton.",
-                    ConvergenceWarning,
-                    stacklevel=2,
-                )
             support = np.flatnonzero(model.coef_)
             recorder.add(
                 float(alpha),

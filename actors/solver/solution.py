@@ -1,5 +1,6 @@
 """What every engine takes and returns."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -56,11 +57,25 @@ class Engine(Protocol):
         ...
 
 
-class PathRecorder:
-    """Collects one answer an alpha and packs them into a :class:`PathSolution`."""
+class ConvergenceWarning(UserWarning):
+    """An answer misses the gap that was asked for."""
 
-    def __init__(self, n_features: int) -> None:
-        self._n_features = n_features
+
+class PathRecorder:
+    """Collects one answer an alpha, warns of one that misses ``tol``, and packs them.
+
+    Parameters
+    ----------
+    engine : str
+    n_features : int
+    tol : float
+    advice : str
+        What a user can do about an answer above ``tol``.
+    """
+
+    def __init__(self, engine: str, n_features: int, tol: float, advice: str) -> None:
+        self._engine, self._n_features = engine, n_features
+        self._tol, self._advice = tol, advice
         self._supports: list[IntArray] = []
         self._values: list[FloatArray] = []
         self._rows: list[tuple[float, float, float, int, float]] = []
@@ -80,6 +95,13 @@ class PathRecorder:
         self._supports.append(support)
         self._values.append(values)
         self._rows.append((alpha, intercept, gap, n_iter, seconds))
+        if gap > self._tol:
+            warnings.warn(
+                f"{self._engine}: alpha {alpha:.3g}: relative gap {gap:.1e} is above tol "
+                f"{self._tol:.1e} after {n_iter} iterations. {self._advice}",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
     def finish(self) -> PathSolution:
         """Return what was collected."""

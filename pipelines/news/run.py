@@ -84,6 +84,7 @@ def _fit(
         results = solve_grid(
             problem, grids, config.path, cluster, run / "work" / "path", config.run.workers
         )
+        _warn_of_gaps(results, config.path.tol)
     with meter.stage("choose"):
         choices = [
             choose_alpha(_validation_mse(results, problem, target), config.path.rule)
@@ -161,6 +162,17 @@ def _describe(run: Store, config: NewsConfig, data: str) -> None:
 
 # Where and by how many a run is solved does not change what it finds.
 _NOT_RESULTS = ("cluster", "run")
+
+
+def _warn_of_gaps(results: Results, tol: float) -> None:
+    """Say on stderr how many answers miss the tolerance; the report names them."""
+    gaps = np.concatenate([result["gaps"] for result in results.values()])
+    missed = int(np.count_nonzero(gaps > tol))
+    if missed:
+        say(
+            f"warning: {missed} of {gaps.size} answers miss --tol {tol:.0e} (largest gap "
+            f"{gaps.max():.0e}). Loosen --tol, lower --alpha-ratio, or use --engine newton."
+        )
 
 
 def _validation_mse(results: Results, problem: NewsProblem, target: int) -> np.ndarray:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from designs import make_problem, objective, path, reference
-from sklearn.exceptions import ConvergenceWarning
 
 from actors.solver.certificate import certify
 from actors.solver.engines import ENGINES, make_engine
 from actors.solver.problem import LassoProblem
+from actors.solver.solution import ConvergenceWarning
 
 TOL = 1e-8
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from designs import counts_like, make_problem, path
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from actors.solver.certificate import certify
 from actors.solver.newton import NewtonEngine
 from actors.solver.problem import LassoProblem
+from actors.solver.solution import ConvergenceWarning
 
 
 @pytest.fixture(autouse=True)
