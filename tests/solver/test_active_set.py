@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.solver.active_set import minimise_on_gram
-from actors.solver.gram import StackedCholesky
+from actors.solver.factor import StackedCholesky
 
 
 def solve(A, y, bound, start=None, stop=1e-13):
