@@ -8,6 +8,7 @@ import pandas as pd
 from cluster.errors import InputError
 from cluster.storage import Store
 from pipelines.news.finished import require_finished
+from pipelines.news.model import MODEL
 
 
 def diff_dictionaries(left: str, right: str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
@@ -19,7 +20,7 @@ def diff_dictionaries(left: str, right: str) -> tuple[pd.DataFrame, list[dict[st
     Returns
     -------
     words : DataFrame ``target, ngram, coef_a, coef_b, change``
-        Every word that stands in either, largest change first.
+        Every word that stands in either, for every target of both; largest change first.
     summary : a row a target with ``words_a, words_b, common, overlap, correlation, sign_flips``
 
     Raises
@@ -27,14 +28,13 @@ def diff_dictionaries(left: str, right: str) -> tuple[pd.DataFrame, list[dict[st
     InputError
         When a folder holds no finished run, or the two share no target.
     """
-    a, b = _read(left), _read(right)
-    shared = [target for target in a["target"].unique() if target in set(b["target"])]
-    targets = shared or sorted({*a["target"], *b["target"]})
-    if not shared and len(a) and len(b):
+    (a, targets_a), (b, targets_b) = _read(left), _read(right)
+    targets = [target for target in targets_a if target in targets_b]
+    if not targets:
         raise InputError(
             f"{left}, {right}",
             "no target in common",
-            got=f"{sorted(set(a['target']))} and {sorted(set(b['target']))}",
+            got=f"{targets_a} and {targets_b}",
             fix="Compare runs that were fitted to the same targets.",
         )
     words, summary = [], []
@@ -43,17 +43,17 @@ def diff_dictionaries(left: str, right: str) -> tuple[pd.DataFrame, list[dict[st
         merged = _matched(mine, others)
         words.append(merged.assign(target=target))
         summary.append(_summary(target, merged))
-    table = pd.concat(words)[["target", "ngram", "coef_a", "coef_b"]] if words else pd.DataFrame()
-    if len(table):
-        table["change"] = table["coef_b"] - table["coef_a"]
-        table = table.sort_values("change", key=np.abs, ascending=False, kind="stable")
+    table = pd.concat(words)[["target", "ngram", "coef_a", "coef_b"]]
+    table["change"] = table["coef_b"] - table["coef_a"]
+    table = table.sort_values("change", key=np.abs, ascending=False, kind="stable")
     return table.reset_index(drop=True), summary
 
 
-def _read(folder: str) -> pd.DataFrame:
+def _read(folder: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the dictionary and the run's targets: one without words is not in the dictionary."""
     store = Store(folder)
-    require_finished(store, "dictionary.parquet")
-    return store.read_table("dictionary.parquet").to_pandas()
+    require_finished(store, "dictionary.parquet", MODEL)
+    return store.read_table("dictionary.parquet").to_pandas(), [*store.read_json(MODEL)["targets"]]
 
 
 def _matched(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def _matched(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     own = set(a["ngram"])
     names = [n if n in own else _alias_owner(n, list(al), owner, own) for n, al in
              zip(b["ngram"], b["aliases"], strict=True)]  # fmt: skip
-    right = pd.DataFrame({"ngram": names, "coef_b": b["coef"].to_numpy()})
+    right = pd.DataFrame({"ngram": pd.Series(names, dtype=str), "coef_b": b["coef"].to_numpy()})
     right = right.groupby("ngram", as_index=False, sort=False).sum()
     left = a[["ngram", "coef"]].rename(columns={"coef": "coef_a"})
     return left.merge(right, on="ngram", how="outer").fillna({"coef_a": 0.0, "coef_b": 0.0})
