@@ -57,13 +57,19 @@ def stack_counts(shards: Iterable[dict[str, np.ndarray]], n_columns: int) -> sp.
 
 
 def weigh(
-    counts: sp.csr_matrix, *, weighting: str, min_df: int, max_df: float, scaling: str
+    counts: sp.csr_matrix,
+    *,
+    weighting: str,
+    min_df: int,
+    max_df: float,
+    scaling: str,
+    protected: IntArray | None = None,
 ) -> Design:
     """Turn counts into the design matrix.
 
     ``tfidf``: (1 + ln count) (1 + ln((1 + n) / (1 + df))), rows scaled to length 1, as in
     scikit-learn's ``TfidfVectorizer(sublinear_tf=True)``. Columns outside min_df … max_df, left by
-    hashing or never seen, are dropped before rows get their length.
+    hashing or never seen, are dropped before rows get their length; columns ``protected`` stay.
 
     Raises
     ------
@@ -72,7 +78,9 @@ def weigh(
     """
     n = counts.shape[0]
     df = np.bincount(counts.indices, minlength=counts.shape[1]).astype(np.int64)
-    columns = np.flatnonzero((df >= max(min_df, 1)) & (df <= max_df * n))
+    passes = (df >= min_df) & (df <= max_df * n)
+    passes[[] if protected is None else protected] = True
+    columns = np.flatnonzero(passes & (df > 0))
     if columns.size == 0:
         raise InputError(
             "--min-df, --max-df",

@@ -151,6 +151,7 @@ def prepare(
             min_df=config.ngrams.min_df if names is None else 1,
             max_df=config.ngrams.max_df if names is None else 1.0,
             scaling=config.design.scale,
+            protected=vocabulary.protected_columns(config.ngrams) if names is None else None,
         )
         del counts
         if names is not None:

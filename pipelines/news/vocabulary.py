@@ -131,6 +131,14 @@ def protected_ngrams(config: NgramConfig) -> list[str]:
     return [" ".join(tokenize(ngram)) for ngram in config.protected]
 
 
+def protected_columns(config: NgramConfig) -> npt.NDArray[np.int64]:
+    """Return the hashed columns of the protected n-grams."""
+    counts = count_ngrams(config.protected, config)
+    names = pa.array(protected_ngrams(config), type=pa.string())
+    whole = pc.is_in(counts.names, value_set=names).to_numpy(zero_copy_only=False)
+    return np.unique(_hashed_columns(counts.hashes[whole], config.hash_bits))
+
+
 def write_vocabulary(merged: Store, n_buckets: int) -> pa.Table:
     """Join the buckets into one vocabulary, sorted by n-gram; its row j is matrix column j."""
     tables = [merged.read_table(_bucket_file(number)) for number in range(n_buckets)]

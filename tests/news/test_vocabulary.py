@@ -13,13 +13,14 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from cluster.storage import Store
 from pipelines.news import vocabulary
-from pipelines.news.matrix import stack_counts
+from pipelines.news.matrix import stack_counts, weigh
 from pipelines.news.ngrams import NgramConfig, count_ngrams
 from pipelines.news.vocabulary import (
     Bucket,
     assemble_shard,
     count_shard,
     merge_bucket,
+    protected_columns,
     recover_names,
     write_texts,
     write_vocabulary,
@@ -180,3 +181,21 @@ def test_recovered_names_are_the_ngrams_of_the_columns_by_frequency(tmp_path, n_
     for column in columns:
         assert found[column] == sorted(wanted[column], key=lambda pair: (-pair[1], pair[0]))
     assert max(map(len, found.values())) > 1
+
+
+def test_protected_ngrams_survive_min_df_and_max_df_when_hashed(tmp_path):
+    texts = ["the end"] * 9 + ["the Profit Warning"]
+    config = NgramConfig(
+        min_df=5, max_df=0.95, protected=("THE", "profit  warning", "never seen"), ngram_max=2,
+        hash_bits=16,
+    )  # fmt: skip
+    matrix, _, counted, n_blocks = run_passes(texts, config, 3, tmp_path)
+    design = weigh(
+        matrix, weighting="counts", min_df=config.min_df, max_df=config.max_df, scaling="none",
+        protected=protected_columns(config),
+    )  # fmt: skip
+    names = recover_names(counted, n_blocks, design.columns, 16)
+    assert sorted(pairs[0][0] for pairs in names.values()) == [
+        "end", "profit warning", "the", "the end",
+    ]  # fmt: skip
+    assert sorted(design.df.tolist()) == [1, 9, 9, 10]
