@@ -100,7 +100,7 @@ def _parsed(kind: Any, value: Any, name: str) -> Any:
     option = f"--{name.replace('_', '-')}"
     if value.startswith("@"):
         try:
-            items = Path(value[1:]).read_text(encoding="utf-8").splitlines()
+            items = Path(value[1:]).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
                 option, f"cannot read {value[1:]}", got=error, fix="Name a text file after the @."
