@@ -25,6 +25,7 @@ from pipelines.news.score import ScoreConfig, explain_text, score_texts
 
 _PLAIN_WIDTH = 120  # of a table that goes to a file or a pipe
 _WORDS_SHOWN = 15
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="tenfold",
@@ -172,9 +173,10 @@ def main() -> None:
     except TenfoldError as error:
         print(f"tenfold: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("tenfold: stopped. Run the same command to resume.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            print("tenfold: stopped. Run the same command to resume.", file=sys.stderr)
+        raise
 
 
 def _show_run(run: NewsRun, json_line: bool) -> None:
