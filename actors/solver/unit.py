@@ -40,7 +40,8 @@ def solve_unit(
     -------
     dict of arrays: ``alphas, data, indices, indptr`` (the CSC coefficients), ``intercepts, gaps,
     n_iter, seconds, nonzeros, train_mse, validation_mse`` (NaN without validation rows) and the
-    scalars ``n_train, n_validation``. Errors are on the scale of ``y``.
+    scalars ``gap`` (the largest, for the progress line), ``n_train, n_validation``. Errors are on
+    the scale of ``y``.
     """
     defined = np.isfinite(y)
     problem = LassoProblem(X, y, (roles == TRAIN) & defined)
@@ -54,6 +55,7 @@ def solve_unit(
         "indptr": solution.coefs.indptr.astype(np.int64),
         "intercepts": solution.intercepts,
         "gaps": solution.gaps,
+        "gap": np.array(solution.gaps.max(initial=0.0)),
         "n_iter": solution.n_iter,
         "seconds": solution.seconds,
         "nonzeros": np.diff(solution.coefs.indptr).astype(np.int64),
