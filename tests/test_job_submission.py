@@ -1,0 +1,108 @@
+"""The news job through ``ray job submit``, on a cluster that ``ray start --head`` made."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from command import tenfold
+
+from cluster.token import token_path
+from pipelines.news.synthetic import SyntheticConfig, write_market
+
+ROOT = Path(__file__).parents[1]
+MARKET = SyntheticConfig(documents=4_000, tickers=20, sessions=80, words=3)
+FIT = ["--targets", "excess_return,log_range", "--folds", "3", "--alphas", "30", "--stretch", "3"]
+FIT += ["--shard-rows", "1500"]
+METRICS = ("shards_done", "units_done", "rows", "progress", "workers", "largest_gap")
+
+
+def answer(address, token=None):
+    request = urllib.request.Request(address)
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        return reply.read().decode()
+
+
+def metrics_of(dashboard, token):
+    """Return all lines of the metrics endpoints that the cluster tells Prometheus about."""
+    services = json.loads(answer(f"{dashboard}/api/prometheus/sd", token))
+    targets = {target for service in services for target in service["targets"]}
+    return "\n".join(answer(f"http://{target}/metrics", token) for target in targets).splitlines()
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory):
+    """A clean copy of what a clone holds, without environments and outputs."""
+    folder = tmp_path_factory.mktemp("clone")
+    for package in ("cluster", "actors", "pipelines"):
+        skip = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, folder / package, ignore=skip)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def submitted(ray_head, code, tmp_path_factory):
+    """Submit a fit; return its folder, its log, and the metrics seen while it ran."""
+    folder = tmp_path_factory.mktemp("submitted")
+    write_market(MARKET, folder)
+    files = [f"--{name}={folder / name}.parquet" for name in ("news", "prices")]
+    ray = Path(sys.executable).with_name("ray")
+    command = [ray, "job", "submit", "--working-dir", code, "--", sys.executable, "-m", "pipelines"]
+    command += ["news", "fit", *files, *FIT, "--out", folder / "run", "--json"]
+    token, seen, log = token_path().read_text(), set(), folder / "log"
+    with log.open("w") as sink:
+        job = subprocess.Popen(command, env=ray_head, stdout=sink, stderr=sink, text=True)
+        deadline = time.monotonic() + 150
+        while job.poll() is None and time.monotonic() < deadline:
+            seen |= set(metrics_of(ray_head["RAY_ADDRESS"], token))
+            time.sleep(0.5)
+    assert job.poll() == 0, log.read_text()
+    return folder, log.read_text(), seen
+
+
+def test_submitted_job_shows_progress_in_its_log(submitted):
+    folder, log, _ = submitted
+    assert re.search(r"read 4,000 news and 1,600 price rows, 0 rejected", log)
+    assert "2 cores" in log
+    assert re.search(r"^count n-grams: 3/3 shards", log, re.MULTILINE)
+    assert re.search(r"^solve path: 80/80 units .* largest gap \d\.\de-\d+", log, re.MULTILINE)
+    (line,) = (line for line in log.splitlines() if line.startswith('{"run": '))
+    assert json.loads(line)["run"] == str(folder / "run")
+    assert "succeeded" in log
+    assert token_path().read_text() not in log
+
+
+def test_submitted_job_gives_the_bytes_of_an_embedded_run(submitted, cluster, tmp_path):
+    folder, _, _ = submitted
+    files = [f"--{name}={folder / name}.parquet" for name in ("news", "prices")]
+    done = tenfold("news", "fit", *files, *FIT, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    for name in ("dictionary.parquet", "dictionary.csv"):
+        assert (folder / "run" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+def test_metrics_of_the_job_are_in_the_metrics_endpoint(submitted):
+    _, _, seen = submitted
+    for name in METRICS:
+        values = [line for line in seen if line.startswith(f"ray_tenfold_{name}")]
+        assert values, name
+        assert any("stage=" in line and float(line.rsplit(" ", 1)[1]) > 0 for line in values)
+
+
+@pytest.mark.parametrize("token", [None, "0" * 64])
+def test_jobs_cannot_be_listed_without_the_token(ray_head, token):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        answer(f"{ray_head['RAY_ADDRESS']}/api/jobs/", token)
+    assert refused.value.code in (401, 403)
+    if token is None:
+        assert refused.value.code == 401
+    jobs = json.loads(answer(f"{ray_head['RAY_ADDRESS']}/api/jobs/", token_path().read_text()))
+    assert isinstance(jobs, list)
