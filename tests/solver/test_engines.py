@@ -137,7 +137,9 @@ def test_held_out_targets_are_never_looked_at(engine):
 
 
 def test_an_engine_serves_one_problem_after_another(engine):
-    problems = [make_problem(42), make_problem(43), make_problem(42, train=np.arange(60) % 2 == 0)]
+    X, y = make_problem(42).X, make_problem(42).y
+    masks = (None, np.arange(60) % 2 == 0, np.arange(60) < 30)
+    problems = [*(LassoProblem(X, y, mask) for mask in masks), make_problem(43)]
     for problem in [*problems, *problems]:
         alphas = path(problem, count=4)
         assert_certified(problem, engine.solve_path(problem, alphas, tol=TOL))

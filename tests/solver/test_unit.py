@@ -69,6 +69,15 @@ def test_a_worker_chains_stretches_from_the_results_it_is_handed(case, engine):
     assert all((stretch["gaps"] <= 1e-11).all() for stretch in stretches)
 
 
+def test_a_stretch_starts_from_the_last_answer_before_it(case):
+    X, y, roles, alphas = case
+    first = solve_unit(make_engine("newton"), X, y, roles, alphas[:4], tol=1e-8)
+    again = [alphas[3], alphas[0]]
+    second = solve_unit(make_engine("newton"), X, y, roles, again, tol=1e-8, previous=first)
+    assert second["n_iter"][0] == 0
+    assert second["n_iter"][1] > 0
+
+
 def test_the_same_unit_gives_the_same_bytes_on_another_worker(case):
     X, y, roles, alphas = case
     design = {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": np.array(X.shape)}
