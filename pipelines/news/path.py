@@ -114,9 +114,20 @@ class PathConfig:
         It ends at ``alpha_max / alpha_ratio``, with ``alpha_max`` of all rows, and starts at the
         ``largest`` alpha_max of any fold, so that the empty model is a candidate everywhere: a fold
         has fewer rows, and its alpha_max is higher for noise alone.
+
+        Raises
+        ------
+        InputError
+            When alpha_max is zero: every column is constant.
         """
         if self.alpha_grid:
             return np.unique(np.array(self.alpha_grid))[::-1].copy()
+        if alpha_max == 0:
+            raise InputError(
+                "--news",
+                "no n-gram varies with the target",
+                fix="Lower --min-df, raise --max-df, or give more texts.",
+            )
         if self.alphas == 1:
             return np.array([alpha_max / self.alpha_ratio])
         return np.geomspace(largest, alpha_max / self.alpha_ratio, self.alphas)

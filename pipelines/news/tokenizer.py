@@ -11,7 +11,7 @@ from cluster.errors import InputError
 BREAK = "\n"
 
 # A word keeps inner apostrophes and hyphens (don't, follow-up), a cashtag or hashtag its sign.
-_WORD = re.compile(r"[$#]?\w+(?:['’\-]\w+)*|\n")
+_WORD = re.compile(r"[$#]?\w+(?:['\-]\w+)*|\n")
 _NON_SPACE = re.compile(r"[^\s]+|\n")
 # Content morphemes of kiwipiepy: nouns, roots, verbs, adjectives, foreign words, adverbs.
 _KOREAN_TAGS = ("NN", "XR", "VV", "VA", "VCN", "SL", "SH", "MAG")
@@ -24,7 +24,8 @@ Tokenizer = Callable[[str], list[str]]
 def make_tokenizer(name: str) -> Tokenizer:
     """Return the function that turns a text into tokens and :data:`BREAK` marks.
 
-    Text is NFKC-normalised and case-folded first, so that compatibility forms count as one word.
+    Text is NFKC-normalised and case-folded first, and apostrophes are made straight, so that
+    spellings of one word count as one.
 
     Raises
     ------
@@ -42,7 +43,7 @@ def make_tokenizer(name: str) -> Tokenizer:
 
 def normalised(text: str) -> str:
     """Return the text in the form in which words are compared: NFKC, case-folded."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
 
 
 @lru_cache(maxsize=1)
