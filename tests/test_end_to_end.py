@@ -401,6 +401,19 @@ def test_stability_drops_words_and_keeps_the_planted(fit, plain, lexicon):
     assert unstable + len(run.dictionary) == len(plain.dictionary)
 
 
+def test_texts_without_a_word_that_varies_are_refused(cluster, market, tmp_path):
+    news = pq.read_table(market / "news.parquet").to_pandas()
+    for text in ("same {}", "{}"):
+        texts = [text.format(f"once{i}") for i in range(len(news))]
+        news.assign(text=texts).to_parquet(tmp_path / "news.parquet")
+        files = ["--news", tmp_path / "news.parquet", "--prices", market / "prices.parquet"]
+        outcome = tenfold("news", "fit", *files, "--out", tmp_path / "run")
+        assert outcome.code == 2
+        assert "no n-gram" in outcome.err.splitlines()[-1]
+        assert "--min-df" in outcome.err.splitlines()[-1]
+        assert not (tmp_path / "run" / "manifest.json").exists()
+
+
 def test_bad_rows_are_dropped_and_listed(cluster, market, plain, tmp_path):
     news = pq.read_table(market / "news.parquet").to_pandas()
     prices = pq.read_table(market / "prices.parquet").to_pandas()

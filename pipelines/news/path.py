@@ -15,6 +15,8 @@ FloatArray = npt.NDArray[np.float64]
 Results = Mapping[str, Mapping[str, np.ndarray]]
 
 RULES = ("min", "1se")
+# Targets have variance 1 and texts length 1: what is smaller is rounding.
+_NO_CORRELATION = 1e-12
 ALL_ROWS = -1  # fold number of the solution on all rows
 
 
@@ -118,11 +120,11 @@ class PathConfig:
         Raises
         ------
         InputError
-            When alpha_max is zero: every column is constant.
+            When alpha_max is zero, but for rounding: every column is constant.
         """
         if self.alpha_grid:
             return np.unique(np.array(self.alpha_grid))[::-1].copy()
-        if alpha_max == 0:
+        if alpha_max < _NO_CORRELATION:
             raise InputError(
                 "--news",
                 "no n-gram varies with the target",
