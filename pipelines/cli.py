@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster.connect import ClusterConfig, connect
-from cluster.doctor import check_cluster, check_machine
-from cluster.errors import TenfoldError
+from cluster.doctor import Check, check_cluster, check_machine
+from cluster.errors import ConnectError, TenfoldError
 from cluster.resources import node_resources
 from pipelines.flags import with_flags_of
 from pipelines.news.audit import AuditConfig, audit
@@ -146,8 +146,11 @@ def doctor(config: ClusterConfig, *, json_line: Json = False) -> None:
     Example: `tenfold doctor --address 10.0.0.5:6379 --json`
     """
     checks = check_machine()
-    with connect(config) as cluster:
-        checks += check_cluster(cluster)
+    try:
+        with connect(config) as cluster:
+            checks += check_cluster(cluster)
+    except ConnectError as error:
+        checks.append(Check("ray cluster", "wrong", f"{error.where}: {error.what}", error.fix))
     if json_line:
         _print_json({"checks": [asdict(check) for check in checks]})
     else:

@@ -63,6 +63,8 @@ class CelerEngine:
         source = self._source
         if source is None or source[0] is not problem.X or (source[1] != problem.rows).any():
             design = sp.csc_matrix(problem.X[np.flatnonzero(problem.rows)], copy=True)
+            if design.nnz > np.iinfo(np.int32).max:
+                raise ValueError(f"celer: {design.nnz} non-zeros do not fit its 32-bit indices")
             design.indices = design.indices.astype(np.int32)
             design.indptr = design.indptr.astype(np.int32)
             self._design, self._source = design, (problem.X, problem.rows.copy())

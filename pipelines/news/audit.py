@@ -25,8 +25,10 @@ from cluster.storage import Store
 from cluster.units import Unit, solve_units
 from pipelines.news.config import NewsConfig, read_config
 from pipelines.news.finished import require_finished
+from pipelines.news.ingest import input_fingerprint
 from pipelines.news.prepare import NewsProblem, load, prepare, say
-from pipelines.news.solve import matrix_digest, on_fold, solver_code
+from pipelines.news.solve import matrix_digest, on_fold, solver_code, twins_of_target
+from pipelines.news.twins import merge_weights
 
 # The promise: engines differ by no more than this share of the largest coefficient.
 COEFFICIENT_LIMIT = 1e-4
@@ -79,6 +81,7 @@ def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
     """
     run = Store(folder)
     saved, alphas = _finished(run)
+    _require_same_input(run, saved)
     engines = config.engines or tuple(name for name in ENGINES if _present(name))
     with Meter() as meter:
         loaded = load(saved, meter)
@@ -97,6 +100,16 @@ def _finished(run: Store) -> tuple[NewsConfig, dict[str, float]]:
     require_finished(run, "config.json", "metrics.json")
     targets = run.read_json("metrics.json")["targets"]
     return read_config(run), {name: part["alpha"] for name, part in targets.items()}
+
+
+def _require_same_input(run: Store, saved: NewsConfig) -> None:
+    fitted_to = run.read_json("config.json")["fingerprints"]["input"]
+    if fitted_to != input_fingerprint(saved.input):
+        raise InputError(
+            f"{saved.input.news}, {saved.input.prices}",
+            f"not what {run} was fitted to",
+            fix="Bring those files back, or fit again.",
+        )
 
 
 def _present(engine: str) -> bool:
@@ -145,6 +158,7 @@ def _compare(
         kept = np.unique(np.concatenate(possible))
     X = news.X[:, kept] if kept.size else news.X[:, :1]
     roles = np.full((1, X.shape[0]), TRAIN, dtype=np.int8)
+    twins = {target: twins_of_target(news, target) for target in {case.target for case in cases}}
     rows: list[dict[str, Any]] = []
     references: dict[str, npt.NDArray[np.float64]] = {}
     for engine in engines:
@@ -174,17 +188,21 @@ def _compare(
             coef = np.zeros(news.X.shape[1])
             coef[kept] = coefficients(answer, X.shape[1]).toarray().ravel()[: kept.size]
             proof = certify(problem, coef, float(answer["intercepts"][0]), case.alpha)
-            reference = references.setdefault(case.key, coef)
+            support = np.flatnonzero(coef)
+            owners, values = merge_weights(twins[case.target], support, coef[support])
+            merged = np.zeros(coef.size)
+            merged[owners] = values
+            reference = references.setdefault(case.key, merged)
             rows.append(
                 {
                     "target": news.observations.target_names[case.target],
                     "alpha": case.alpha,
                     "engine": engine,
                     "gap": proof.relative_gap,
-                    "words": int(np.count_nonzero(coef)),
+                    "words": int(np.count_nonzero(merged)),
                     "columns": int(X.shape[1]),
                     "seconds": float(answer["seconds"].sum()),
-                    **_difference(reference, coef),
+                    **_difference(reference, merged),
                 }
             )
     return sorted(rows, key=lambda row: (row["target"], -row["alpha"]))

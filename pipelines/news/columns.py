@@ -17,7 +17,7 @@ from cluster.errors import InputError
 _DAY = r"^\s*\d{4}-?\d{2}-?\d{2}"
 _OFFSET = r"[Tt ]\d{2}.*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)\s*$"
 _DATE = r"^\s*(?:\d{4}-\d{2}-\d{2}|\d{8})(?:[Tt ]00:00(?::00(?:\.0*)?)?)?\s*$"
-_MISSING = pa.array(["", "na", "n/a", "nan", "null", "none", "-"])
+_MISSING = pa.array(["", "na", "n/a", "#n/a", "nan", "null", "none", "-"])
 
 
 def as_text(

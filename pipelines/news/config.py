@@ -79,10 +79,15 @@ class NewsConfig:
 
     @property
     def embargo(self) -> int:
-        """Sessions between training and validation: no target of one may overlap the other's."""
+        """Sessions between training and validation, so that no target of one overlaps the other's.
+
+        A change of volume also looks as many sessions back as it looks ahead.
+        """
         if self.folds.embargo is not None:
             return self.folds.embargo
-        return self.target.horizon + self.calendar.lags
+        reach = 2 if "volume_change" in self.target.targets else 1
+        overlap = reach * self.target.horizon + self.calendar.lags - 1
+        return max(overlap, 1) if self.folds.fold_kind == "time" else overlap
 
 
 def read_config(run: Store) -> NewsConfig:

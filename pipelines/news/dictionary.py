@@ -32,7 +32,8 @@ SCHEMA = pa.schema(
 class Entries:
     """What one target contributes: ``k`` chosen columns.
 
-    ``coef`` is in standard deviations of the target per unit of the weighted (not scaled) n-gram;
+    ``coef`` is in standard deviations of the target per unit of the weighted (not scaled) n-gram,
+    or per standard deviation of a numeric feature;
     ``columns`` are vocabulary rows (or hashed columns), -1 - i for numeric feature i.
     """
 

@@ -6,12 +6,28 @@ from cluster.errors import InputError
 from cluster.storage import Store
 
 MANIFEST = "manifest.json"
+RESULTS = (
+    "config.json",
+    "dictionary.parquet",
+    "dictionary.csv",
+    "path.parquet",
+    "coef_path.parquet",
+    "daily_ic.parquet",
+    "metrics.json",
+    "report.html",
+    "model/model.json",
+    "model/columns.parquet",
+    "rejects.csv",
+    "truth.json",
+    "audit.json",
+    "audit.parquet",
+)
 _FIX = "Name a run folder that `tenfold news fit` printed, or run the same fit again to finish it."
 
 
 def write_manifest(run: Store, source: Mapping[str, str]) -> None:
     """List every result file with its size and checksum, beside the ``source`` of the run."""
-    files = [name for name in run.list() if not name.startswith("work/") and name != MANIFEST]
+    files = [name for name in RESULTS if run.exists(name)]
     run.write_json(
         MANIFEST,
         {

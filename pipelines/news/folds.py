@@ -27,8 +27,8 @@ class FoldConfig:
     embargo: int | None = field(
         default=None,
         metadata={
-            "help": "Sessions left out between training and validation; "
-            "default: horizon + lags, so that no target overlaps.",
+            "help": "Sessions left out between training and validation (time and day folds); "
+            "default: as many as keep their targets from overlapping.",
             "panel": "Folds",
         },
     )
@@ -45,6 +45,12 @@ class FoldConfig:
             )
         if self.embargo is not None and self.embargo < 0:
             raise InputError("--embargo", "negative", expected="0 or more", got=self.embargo)
+        if self.embargo and self.fold_kind in ("ticker", "shuffled"):
+            raise InputError(
+                "--embargo",
+                f"{self.fold_kind} folds have no sessions between training and validation",
+                fix="Leave it out, or use --fold-kind time or day.",
+            )
         if not 0 <= self.seed < 2**32:
             raise InputError("--seed", "out of range", "0 to 4294967295", self.seed, "Pass 0.")
 
@@ -56,7 +62,8 @@ def make_folds(
 
     ``time``: sessions in ``folds + 1`` blocks of about equal rows; fold k trains on blocks 0 … k,
     less ``embargo`` sessions before the cut, and validates on block k + 1, never on the past.
-    ``ticker``, ``day``: whole groups held out. ``shuffled``: rows, copies of one text together.
+    ``day``: whole sessions held out, and ``embargo`` sessions on either side not trained on.
+    ``ticker``: whole tickers held out. ``shuffled``: rows, copies of one text together.
     A validation row whose text is also trained on is left unused, so repeats cannot leak.
 
     Parameters
@@ -81,6 +88,8 @@ def make_folds(
     else:
         groups = {"ticker": ticker, "day": session, "shuffled": text_group}[config.fold_kind]
         roles = _grouped(groups, config.folds, config.seed)
+        if config.fold_kind == "day":
+            _embargo_days(roles, session, embargo)
     for fold, fold_roles in enumerate(roles):
         trained = np.unique(text_group[fold_roles == TRAIN])
         leaks = (fold_roles == VALIDATION) & np.isin(text_group, trained)
@@ -146,6 +155,17 @@ def _forward(session: IntArray, folds: int, embargo: int) -> Roles:
         roles[fold][session < cut - embargo] = TRAIN
         roles[fold][(session >= cut) & (session < end)] = VALIDATION
     return roles
+
+
+def _embargo_days(roles: Roles, session: IntArray, embargo: int) -> None:
+    """Leave unused what lies within ``embargo`` sessions of a held-out session."""
+    for fold_roles in roles:
+        held_out = np.unique(session[fold_roles == VALIDATION])
+        after = np.searchsorted(held_out, session)
+        ahead = held_out[np.minimum(after, held_out.size - 1)]
+        behind = held_out[np.maximum(after - 1, 0)]
+        distance = np.minimum(np.abs(ahead - session), np.abs(session - behind))
+        fold_roles[(fold_roles == TRAIN) & (distance <= embargo)] = UNUSED
 
 
 def _grouped(groups: IntArray, folds: int, seed: int) -> Roles:

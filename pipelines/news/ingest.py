@@ -210,11 +210,13 @@ def match_tickers(
             "--price-ticker-column.",
         )
     rows = news.filter(pa.array(bad)).select(["file", "row", "ticker"]).to_pylist()
+    names, hints = known.to_pylist(), {}
+    for ticker in {row["ticker"] for row in rows}:
+        near = difflib.get_close_matches(ticker, names, n=1)
+        hints[ticker] = f" (did you mean {near[0]}?)" if near else ""
     rejects = []
     for row in rows:
-        near = difflib.get_close_matches(row["ticker"], known.to_pylist(), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        reason = f"the ticker has no prices{hint}"
+        reason = f"the ticker has no prices{hints[row['ticker']]}"
         rejects.append(Reject(row["file"], row["row"], config.ticker_column, reason, row["ticker"]))
     news = news.filter(pa.array(~bad))
     settle(rejects, news.num_rows, config.news, config.bad_rows)

@@ -17,8 +17,9 @@ MIN_TICKERS = 5
 class OutOfFold:
     """Predictions for rows that their model has not seen.
 
-    All of shape (n,): row number, session, ticker, actual and predicted target, and the training
-    mean of the row's fold, which is the forecast to beat.
+    All of shape (n,): row number, session, ticker, actual and predicted target, the training mean
+    of the row's fold, which is the forecast to beat, and what the fold's model says of a text
+    without any of its words (its intercept).
     """
 
     row: npt.NDArray[np.int64]
@@ -27,6 +28,7 @@ class OutOfFold:
     actual: FloatArray
     predicted: FloatArray
     baseline: FloatArray
+    wordless: FloatArray
 
 
 def score_out_of_fold(rows: OutOfFold) -> tuple[dict[str, float | None], pd.DataFrame]:
@@ -38,7 +40,7 @@ def score_out_of_fold(rows: OutOfFold) -> tuple[dict[str, float | None], pd.Data
       between the mean prediction and the mean target of each ticker.
     - ``daily_ir``: mean of the daily IC over its standard deviation, times sqrt(252).
     - ``directional_accuracy``: share of rows on the same side of the baseline as predicted; rows
-      where the prediction is the baseline itself do not count.
+      with none of the model's words do not count.
 
     A metric that is not defined (no session with enough tickers, a constant prediction) is None.
     """
@@ -47,7 +49,7 @@ def score_out_of_fold(rows: OutOfFold) -> tuple[dict[str, float | None], pd.Data
     daily = _daily_ic(rows)
     ic = daily["ic"].dropna()
     spread = float(ic.std(ddof=1)) if ic.size > 1 else 0.0
-    moved = rows.predicted != rows.baseline
+    moved = rows.predicted != rows.wordless
     agree = np.sign(rows.predicted - rows.baseline) == np.sign(rows.actual - rows.baseline)
     return {
         "oof_r2": 1.0 - error / baseline_error if baseline_error > 0 else None,

@@ -37,6 +37,16 @@ def write_model(
         MODEL,
         {
             "ngrams": asdict(config.ngrams),
+            "observations": config.design.observations,
+            "features": {
+                name: {"mean": float(mean), "std": float(std)}
+                for name, mean, std in zip(
+                    problem.columns.features,
+                    problem.columns.feature_mean,
+                    problem.columns.feature_std,
+                    strict=True,
+                )
+            },
             "targets": {
                 name: {
                     "intercept": answer.intercept,

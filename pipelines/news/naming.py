@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from cluster.storage import Store
 from pipelines.news.prepare import Columns, NewsProblem
 from pipelines.news.vocabulary import recover_names
 
@@ -41,11 +40,11 @@ class Naming:
         return self.recovered[column]
 
 
-def name_columns(problem: NewsProblem, supports: Iterable[IntArray], counted: Store) -> Naming:
+def name_columns(problem: NewsProblem, supports: Iterable[IntArray]) -> Naming:
     """Return the naming of every column in ``supports`` (solved columns) and of their twins.
 
     An exact vocabulary knows its names. Hashed columns are recovered by a second pass over the
-    counted shards in ``counted``.
+    counted blocks.
     """
     columns = problem.columns
     if columns.names is not None:
@@ -55,7 +54,8 @@ def name_columns(problem: NewsProblem, supports: Iterable[IntArray], counted: St
     twins = columns.twins.aliases_by_column
     wanted = np.unique(np.concatenate([chosen, *(twins[j] for j in chosen if j in twins)]))
     buckets = columns.design.columns[wanted]
-    found = recover_names(counted, problem.n_blocks, buckets, problem.hash_bits)
+    counted = problem.counted
+    found = recover_names(counted.store, counted.n_blocks, buckets, counted.hash_bits)
     return Naming(
         columns,
         {

@@ -46,6 +46,8 @@ class Columns:
     twins : Twins
     solved : ndarray (n_solved,), int64
         Column of ``design`` behind each solved column; -1 - i for numeric feature i.
+    preference : ndarray (n_solved,), int64
+        Which of several twins should stay, smallest first.
     features : tuple of str
     feature_mean, feature_std : ndarray (n_features,)
     """
@@ -54,9 +56,19 @@ class Columns:
     names: pa.Array | None
     twins: Twins
     solved: IntArray
+    preference: IntArray
     features: tuple[str, ...]
     feature_mean: FloatArray
     feature_std: FloatArray
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The texts' n-grams as pass 1 left them: ``n_blocks`` blocks in ``store``."""
+
+    store: Store
+    n_blocks: int
+    hash_bits: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +86,8 @@ class NewsProblem:
         Equal for equal texts.
     mean, std : ndarray (n_targets,)
         Of the raw targets.
-    n_blocks, hash_bits : int
-        How the texts were counted.
+    counted : Counted
+        The counted blocks, for a second look at their n-grams.
     """
 
     X: sp.csc_matrix
@@ -87,8 +99,7 @@ class NewsProblem:
     observations: Observations
     columns: Columns
     inputs: Inputs
-    n_blocks: int
-    hash_bits: int
+    counted: Counted
 
     @property
     def n_folds(self) -> int:
@@ -143,7 +154,7 @@ def prepare(
 ) -> NewsProblem:
     """Build the problem on the cluster; finished shards in ``run`` are reused."""
     with meter.stage("n-grams") as use:
-        counts, names, n_blocks, use.reused = _count(config, cluster, run, loaded.observations)
+        counts, names, counted, use.reused = _count(config, cluster, run, loaded.observations)
     with meter.stage("design"):
         design = weigh(
             counts,
@@ -171,21 +182,17 @@ def prepare(
         std=std,
         observations=loaded.observations,
         columns=columns,
-        n_blocks=n_blocks,
-        hash_bits=config.ngrams.hash_bits,
+        counted=counted,
         inputs=loaded.inputs,
     )
 
 
-def ngram_store(run: Store) -> Store:
-    """Return the folder of a run that holds its texts, counted shards and vocabulary."""
-    return run / "work" / "ngrams"
-
-
 def text_groups(texts: pa.Array) -> IntArray:
-    """Number equal texts equally; case and white space do not tell texts apart."""
-    folded = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(texts), r"\s+", " "))
-    return pc.dictionary_encode(folded).indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    """Number equal texts equally; case, punctuation and white space do not tell texts apart."""
+    folded = pc.utf8_lower(pc.utf8_normalize(texts, form="NFKC"))
+    words = pc.replace_substring_regex(folded, r"[^\p{L}\p{M}\p{N}]+", " ")
+    codes = pc.dictionary_encode(pc.utf8_trim_whitespace(words)).indices
+    return codes.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def standardise(Y: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -239,22 +246,17 @@ def _roles(
 
 def _count(
     config: NewsConfig, cluster: Cluster, run: Store, observations: Observations
-) -> tuple[sp.csr_matrix, pa.Array | None, int, bool]:
+) -> tuple[sp.csr_matrix, pa.Array | None, Counted, bool]:
     """Run both passes over the texts.
 
-    Returns the count matrix, its column names if exact, the number of blocks, and whether all of
-    them had been counted before.
+    Returns the count matrix, its column names if exact, where the counted blocks are, and whether
+    all of them had been counted before.
     """
-    options = config.ngrams
-    store, n_texts = ngram_store(run), len(observations)
-    key = fingerprint(
-        _text_digest(observations.text),
-        options,
-        config.design.shard_rows,
-        ngrams,
-        tokenizer,
-        vocabulary,
-    )
+    options, n_texts = config.ngrams, len(observations)
+    digest = _text_digest(observations.text)
+    key = fingerprint(digest, options, config.design.shard_rows, ngrams, tokenizer, vocabulary)
+    # What other texts or options left in this run folder must never be taken for ours.
+    store = run / "work" / f"ngrams-{key}"
     shards = vocabulary.write_texts(store, observations.text, config.design.shard_rows)
     n_blocks = shards[-1].stop
     counted = map_shards(
@@ -263,6 +265,7 @@ def _count(
         shards,
         store / COUNTED,
         fingerprint=key,
+        verify=True,
         label="count n-grams",
     )
     names, known = None, None
@@ -281,6 +284,7 @@ def _count(
             buckets,
             known,
             fingerprint=key,
+            verify=True,
             label="merge vocabulary",
         )
         table = vocabulary.write_vocabulary(known, len(buckets))
@@ -303,11 +307,13 @@ def _count(
         shards,
         store / "rows",
         fingerprint=key,
+        verify=True,
         label="assemble matrix",
     )
     rows = store / "rows"
     counts = stack_counts((rows.read_arrays(name) for name in assembled.files), n_columns)
-    return counts, names, n_blocks, counted.reused == len(shards)
+    found = Counted(store / COUNTED, n_blocks, options.hash_bits)
+    return counts, names, found, counted.reused == len(shards)
 
 
 def _text_digest(texts: pa.Array) -> str:
@@ -323,7 +329,7 @@ def _solved_columns(
     design: Design, names: pa.Array | None, features: tuple[str, ...], values: FloatArray
 ) -> tuple[sp.csc_matrix, Columns]:
     """Merge twins and append the numeric features, standardised; a missing value is the mean."""
-    preference = None if names is None else _preference(names)
+    preference = np.arange(design.X.shape[1]) if names is None else _preference(names)
     twins = find_twins(design.X, preference)
     X = design.X if twins.kept.size == design.X.shape[1] else design.X[:, twins.kept]
     mean, std = np.zeros(0), np.zeros(0)
@@ -333,8 +339,17 @@ def _solved_columns(
         unit = np.nan_to_num((values - mean) / std) / np.sqrt(values.shape[0])
         X = sp.hstack((X, sp.csc_matrix(unit)), format="csc")
     X.sort_indices()
-    solved = np.concatenate((twins.kept, -1 - np.arange(len(features))))
-    return sp.csc_matrix(X), Columns(design, names, twins, solved, features, mean, std)
+    numbers = np.arange(len(features))
+    return sp.csc_matrix(X), Columns(
+        design=design,
+        names=names,
+        twins=twins,
+        solved=np.concatenate((twins.kept, -1 - numbers)),
+        preference=np.concatenate((preference[twins.kept], design.X.shape[1] + numbers)),
+        features=features,
+        feature_mean=mean,
+        feature_std=std,
+    )
 
 
 def _preference(names: pa.Array) -> IntArray:

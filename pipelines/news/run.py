@@ -16,13 +16,13 @@ from cluster.nodes import Cluster
 from cluster.storage import Store
 from pipelines.news.config import NewsConfig
 from pipelines.news.dictionary import dictionary_table, write_dictionary
-from pipelines.news.finished import MANIFEST, write_manifest
+from pipelines.news.finished import MANIFEST, RESULTS, write_manifest
 from pipelines.news.ingest import input_fingerprint, write_rejects
 from pipelines.news.metrics import score_out_of_fold
 from pipelines.news.model import write_model
 from pipelines.news.naming import name_columns
 from pipelines.news.path import Results, choose_alpha, joined, path_table
-from pipelines.news.prepare import COUNTED, Loaded, NewsProblem, load, ngram_store, prepare, say
+from pipelines.news.prepare import Loaded, NewsProblem, load, prepare, say
 from pipelines.news.report import write_report
 from pipelines.news.solve import (
     Chosen,
@@ -64,8 +64,6 @@ def fit(config: NewsConfig) -> NewsRun:
             _describe(run, config, data)
             if len(loaded.inputs.rejects):
                 write_rejects(run, loaded.inputs.rejects)
-            else:
-                run.delete("rejects.csv")  # of an earlier run in this folder
             say(f"{cluster.describe()}\nrun folder {run.uri}")
             metrics = _fit(config, loaded, cluster, run, meter)
         run.write_json("metrics.json", metrics)
@@ -106,8 +104,8 @@ def _fit(
             )
             chosen, stability = keep_stable(problem, chosen, stability, config.path.min_stability)
     with meter.stage("results"):
-        counted = ngram_store(run) / COUNTED
-        naming = name_columns(problem, [c.support for c in chosen], counted)
+        named = [part for answer in chosen for part in (answer.support, *answer.twins.values())]
+        naming = name_columns(problem, named)
         entries = [
             dictionary_entries(problem, naming, target, *answer)
             for target, answer in enumerate(zip(chosen, stability, strict=True))
@@ -145,9 +143,10 @@ def run_folder(config: NewsConfig, data: str) -> Store:
 def _describe(run: Store, config: NewsConfig, data: str) -> None:
     """Write the full configuration, versions, seed and fingerprint of the data.
 
-    The manifest of an earlier run goes: it comes back when this one is whole.
+    What an earlier run left here goes; the manifest comes back when this one is whole.
     """
-    run.delete(MANIFEST)
+    for name in (MANIFEST, *RESULTS):
+        run.delete(name)
     versions = {name: version(name) for name in PACKAGES}
     run.write_json(
         "config.json",

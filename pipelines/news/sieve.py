@@ -47,6 +47,8 @@ class Sieve:
     def reject(self, bad: np.ndarray, column: str, reason: str) -> None:
         """Set aside the rows of ``bad`` (those still good) for ``reason``."""
         found = np.flatnonzero(bad & self.keep)
+        if not found.size:  # and take() fails on columns of more than 2 GiB, whatever is asked for
+            return
         values = self.raw.columns[column].take(pa.array(found)).to_pylist()
         for i, value in zip(found, values, strict=True):
             got = "nothing" if value is None else shown(value)

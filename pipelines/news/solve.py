@@ -1,5 +1,6 @@
 """Solve the grid on the cluster, choose an alpha for each target, and read the answers."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import actors.solver
 from actors.solver.actor import worker_factory
 from actors.solver.problem import LassoProblem
 from actors.solver.unit import TRAIN, VALIDATION
+from cluster.errors import InputError
 from cluster.fingerprint import fingerprint
 from cluster.nodes import Cluster
 from cluster.storage import Store
@@ -23,12 +25,14 @@ from pipelines.news.metrics import OutOfFold
 from pipelines.news.naming import Naming
 from pipelines.news.path import Choice, PathConfig, Results, plan_units, solution_at
 from pipelines.news.prepare import NewsProblem
+from pipelines.news.twins import Twins, find_twins, merge_weights
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 # Along the way to a subsample's chosen alpha every so many alphas of the grid are solved.
 SUBSAMPLE_STEP = 5
+MIN_HALF = 10
 # Words drawn in the report's path plot.
 PATH_WORDS = 30
 
@@ -37,7 +41,9 @@ PATH_WORDS = 30
 class Chosen:
     """The solution on all rows at the chosen alpha of one target.
 
-    ``unstable`` words of it have been dropped; ``gap`` is that of the whole solution.
+    ``unstable`` words of it have been dropped; ``gap`` is that of the whole solution. ``twins``
+    are solved columns that are one and the same on the rows where this target is defined: all
+    their weight stands with the first choice among them.
     """
 
     choice: Choice
@@ -46,6 +52,7 @@ class Chosen:
     values: FloatArray
     intercept: float
     gap: float
+    twins: dict[int, IntArray]
     unstable: int = 0
 
 
@@ -88,6 +95,15 @@ def select_stability(
     Meinshausen, Bühlmann, "Stability selection", JRSS-B 72(4), 2010.
     """
     roles = subsample_roles(problem.Y.shape[0], problem.text_group, config.stability, seed)
+    for half, y in itertools.product(roles, problem.Y.T):
+        if np.count_nonzero((half == TRAIN) & np.isfinite(y)) < MIN_HALF:
+            raise InputError(
+                "--stability",
+                "half of the observations is too few",
+                expected=f"{MIN_HALF} or more with a target",
+                got=np.count_nonzero((half == TRAIN) & np.isfinite(y)),
+                fix="Leave --stability out, or give more news.",
+            )
     units = []
     for target, (grid, answer) in enumerate(zip(grids, chosen, strict=True)):
         index = answer.choice.index
@@ -101,8 +117,11 @@ def select_stability(
         hits = np.zeros(answer.support.size)
         for half in range(config.stability):
             result = results[f"t{target:02d}-h{half:03d}"]
-            last = result["indices"][result["indptr"][-2] : result["indptr"][-1]]
-            hits += np.isin(answer.support, last)
+            last = set(result["indices"][result["indptr"][-2] : result["indptr"][-1]].tolist())
+            hits += [
+                not last.isdisjoint((int(word), *answer.twins.get(int(word), ())))
+                for word in answer.support
+            ]
         shares.append(hits / config.stability)
     return shares
 
@@ -140,14 +159,27 @@ def refit(
     stretch: int,
 ) -> list[Chosen]:
     """Read off the all-rows solution at each target's chosen alpha."""
-    return [
-        Chosen(
-            choice,
-            float(grids[target][choice.index]),
-            *solution_at(results, target, problem.n_folds, choice.index, stretch),
+    chosen = []
+    for target, choice in enumerate(choices):
+        support, values, intercept, gap = solution_at(
+            results, target, problem.n_folds, choice.index, stretch
         )
-        for target, choice in enumerate(choices)
-    ]
+        twins = twins_of_target(problem, target)
+        support, values = merge_weights(twins, support, values)
+        merged = twins.aliases_by_column
+        aliases = {int(j): merged[int(j)] for j in support if int(j) in merged}
+        alpha = float(grids[target][choice.index])
+        chosen.append(Chosen(choice, alpha, support, values, intercept, gap, aliases))
+    return chosen
+
+
+def twins_of_target(problem: NewsProblem, target: int) -> Twins:
+    """Find solved columns that differ only on rows where the target is undefined."""
+    defined = np.isfinite(problem.Y[:, target])
+    everyone = np.arange(problem.X.shape[1])
+    if defined.all():
+        return Twins(everyone, everyone, np.ones(everyone.size))
+    return find_twins(problem.X[np.flatnonzero(defined)], problem.columns.preference)
 
 
 def out_of_fold(
@@ -156,7 +188,7 @@ def out_of_fold(
     """Predict every validation row by the solution of its fold, at alpha number ``index``."""
     y = problem.Y[:, target]
     defined = np.isfinite(y)
-    rows, predicted, baseline = [], [], []
+    rows, predicted, baseline, wordless = [], [], [], []
     for fold in range(problem.n_folds):
         held_out = np.flatnonzero((problem.roles[fold] == VALIDATION) & defined)
         trained = (problem.roles[fold] == TRAIN) & defined
@@ -164,6 +196,7 @@ def out_of_fold(
         rows.append(held_out)
         predicted.append(problem.X[:, support][held_out] @ values + intercept)
         baseline.append(np.full(held_out.size, y[trained].mean()))
+        wordless.append(np.full(held_out.size, intercept))
     row = np.concatenate(rows)
     return OutOfFold(
         row=row,
@@ -172,6 +205,7 @@ def out_of_fold(
         actual=y[row],
         predicted=np.concatenate(predicted),
         baseline=np.concatenate(baseline),
+        wordless=np.concatenate(wordless),
     )
 
 
@@ -187,13 +221,21 @@ def dictionary_entries(
     at = columns.solved[chosen.support]
     is_word = at >= 0
     words = np.where(is_word, at, 0)
-    coef = np.where(is_word, chosen.values / columns.design.scale[words], chosen.values)
+    # A number entered as (value - mean) / std / sqrt(n); its weight is given per std.
+    unit = np.where(is_word, columns.design.scale[words], np.sqrt(problem.Y.shape[0]))
+    twins = [
+        problem.columns.solved[chosen.twins.get(int(j), np.zeros(0, dtype=np.int64))]
+        for j in chosen.support
+    ]
     return Entries(
         target=problem.observations.target_names[target],
         ngrams=naming.names(at),
-        coef=coef,
+        coef=chosen.values / unit,
         df=np.where(is_word, columns.design.df[words], problem.Y.shape[0]),
-        aliases=naming.aliases(at),
+        aliases=[
+            own + naming.names(other) + [name for more in naming.aliases(other) for name in more]
+            for own, other in zip(naming.aliases(at), twins, strict=True)
+        ],
         stability=stability,
         gap=chosen.gap,
         columns=np.where(is_word, columns.design.columns[words], at),

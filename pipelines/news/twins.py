@@ -46,6 +46,18 @@ class Twins:
         )
 
 
+def merge_weights(
+    twins: Twins, support: IntArray, values: FloatArray
+) -> tuple[IntArray, FloatArray]:
+    """Move the weight of merged columns to their representatives; the fit does not change.
+
+    Returns the support, rising, and its values.
+    """
+    owners, at = np.unique(twins.representative[support], return_inverse=True)
+    merged = np.bincount(at, weights=values * twins.ratio[support], minlength=owners.size)
+    return owners[merged != 0], merged[merged != 0]
+
+
 def find_twins(X: sp.csc_matrix, preference: IntArray | None = None, seed: int = 0) -> Twins:
     """Find proportional columns.
 

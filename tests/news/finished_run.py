@@ -18,7 +18,7 @@ from pipelines.news.naming import name_columns
 from pipelines.news.ngrams import NgramConfig
 from pipelines.news.observations import Observations
 from pipelines.news.path import Choice
-from pipelines.news.prepare import NewsProblem, _solved_columns, standardise, text_groups
+from pipelines.news.prepare import Counted, NewsProblem, _solved_columns, standardise, text_groups
 from pipelines.news.solve import Chosen, dictionary_entries, on_fold
 from pipelines.news.vocabulary import (
     Bucket,
@@ -82,11 +82,11 @@ def finish_run(folder, *, ngrams, scale="none", features=(), share=0.05, seed=0)
     roles[0, 80:] = VALIDATION
     problem = NewsProblem(
         X=X, Y=Y, roles=roles, text_group=text_groups(observed.text), mean=mean, std=std,
-        observations=observed, columns=columns, n_blocks=n_blocks, hash_bits=ngrams.hash_bits,
-        inputs=None,
+        observations=observed, columns=columns, inputs=None,
+        counted=Counted(run / "work" / "counted", n_blocks, ngrams.hash_bits),
     )  # fmt: skip
     chosen = [_solution(problem, 0, share), _solution(problem, 1, 1.0)]
-    naming = name_columns(problem, [answer.support for answer in chosen], run / "work" / "counted")
+    naming = name_columns(problem, [answer.support for answer in chosen])
     entries = [
         dictionary_entries(problem, naming, target, answer, None)
         for target, answer in enumerate(chosen)
@@ -104,7 +104,7 @@ def _solution(problem, target, share):
     coef = solution.coefs[:, [0]]
     return Chosen(
         Choice(0, 1.0, 0.1), alpha, coef.indices.astype(np.int64), coef.data,
-        float(solution.intercepts[0]), float(solution.gaps[0]),
+        float(solution.intercepts[0]), float(solution.gaps[0]), {},
     )  # fmt: skip
 
 

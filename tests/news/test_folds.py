@@ -164,3 +164,23 @@ def test_subsamples_are_complementary_halves_that_keep_texts_together(seed, coun
         assert len(trained) <= n_groups // 2 + 1
     for first, second in zip(roles[::2], roles[1::2], strict=False):
         np.testing.assert_array_equal((first == TRAIN) ^ (second == TRAIN), True)
+
+
+def test_days_within_the_embargo_of_a_held_out_day_are_unused():
+    rng = np.random.default_rng(0)
+    session = rng.integers(0, 60, 500)
+    ticker = rng.integers(0, 5, 500)
+    config = FoldConfig(folds=4, fold_kind="day")
+    roles = make_folds(config, session=session, ticker=ticker, text_group=np.arange(500), embargo=2)
+    for fold in roles:
+        held_out = np.unique(session[fold == VALIDATION])
+        for row in range(500):
+            nearest = np.abs(held_out - session[row]).min()
+            wanted = VALIDATION if nearest == 0 else UNUSED if nearest <= 2 else TRAIN
+            assert fold[row] == wanted
+
+
+@pytest.mark.parametrize("kind", ["ticker", "shuffled"])
+def test_embargo_is_refused_where_no_session_lies_between(kind):
+    with pytest.raises(InputError, match="--embargo"):
+        FoldConfig(fold_kind=kind, embargo=3)

@@ -23,7 +23,8 @@ def make_rows(seed, n=300, sessions=8, tickers=9, ties=False):
         ticker=rng.integers(0, tickers, n),
         actual=actual,
         predicted=predicted,
-        baseline=rng.choice([-0.1, 0.0, 0.2], n),
+        baseline=(baseline := rng.choice([-0.1, 0.0, 0.2], n)),
+        wordless=baseline,
     )
 
 
@@ -91,7 +92,8 @@ def test_perfect_and_useless_predictions_have_the_known_values():
 
 def test_a_constant_prediction_has_no_correlation():
     rows = make_rows(3)
-    parts = vars(rows) | {"predicted": np.full(300, 0.1), "baseline": np.full(300, 0.1)}
+    constant = np.full(300, 0.1)
+    parts = vars(rows) | dict.fromkeys(("predicted", "baseline", "wordless"), constant)
     metrics, daily = score_out_of_fold(OutOfFold(**parts))
     for name in ("pooled_ic", "ic", "rank_ic", "daily_ir", "directional_accuracy"):
         assert metrics[name] is None
@@ -117,3 +119,13 @@ def test_a_target_that_is_its_baseline_has_no_r2():
     rows = make_rows(6)
     metrics, _ = score_out_of_fold(OutOfFold(**(vars(rows) | {"actual": rows.baseline})))
     assert metrics["oof_r2"] is None
+
+
+def test_rows_without_a_word_do_not_count_for_direction():
+    rows = make_rows(3)
+    wordless = np.full(rows.actual.size, 0.05)
+    silent = np.arange(rows.actual.size) % 3 > 0
+    predicted = np.where(silent, wordless, rows.baseline + rows.actual - rows.baseline)
+    parts = vars(rows) | {"predicted": predicted, "wordless": wordless}
+    metrics, _ = score_out_of_fold(OutOfFold(**parts))
+    assert metrics["directional_accuracy"] == 1.0

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.news.twins import find_twins, name_preference
+from pipelines.news.twins import find_twins, merge_weights, name_preference
 
 QUICK = settings(deadline=None, max_examples=60)
 
@@ -109,3 +109,19 @@ def test_names_are_preferred_short_then_alphabetic():
     names = ["rises again", "ab", "b", "a", "cc"]
     rank = name_preference(names)
     assert [names[j] for j in np.argsort(rank)] == ["a", "b", "ab", "cc", "rises again"]
+
+
+def test_merged_weights_leave_the_fit_as_it_was():
+    rng = np.random.default_rng(5)
+    base = sp.random(60, 8, 0.3, format="csc", random_state=5)
+    X = sp.csc_matrix(sp.hstack((base, -2.0 * base[:, :4], 0.5 * base[:, :2])))
+    X.sort_indices()
+    twins = find_twins(X)
+    support = np.array([0, 1, 5, 8, 9, 12, 13])
+    values = rng.standard_normal(support.size)
+    owners, merged = merge_weights(twins, support, values)
+    assert set(owners) <= set(twins.kept)
+    assert (np.diff(owners) > 0).all()
+    np.testing.assert_allclose(X[:, owners] @ merged, X[:, support] @ values, atol=1e-12)
+    # Same-signed weight on the longest of several multiples costs no more.
+    assert np.abs(merged).sum() <= np.abs(values).sum() + 1e-12
