@@ -72,6 +72,8 @@ class SentimentModel:
     targets : dict of target to {intercept, mean, std}
     words : pa.Table
         The dictionary.
+    observations : str
+        What a row was: ``documents`` or ``days``.
     """
 
     ngrams: NgramConfig
@@ -80,6 +82,7 @@ class SentimentModel:
     idf: FloatArray
     targets: dict[str, dict[str, float]]
     words: pa.Table
+    observations: str
 
     def weigh(self, texts: Sequence[str]) -> sp.csr_matrix:
         """Return the weighted n-grams of new texts over the run's columns (n, n_columns)."""
@@ -147,4 +150,5 @@ def read_model(run: Store) -> SentimentModel:
         idf=columns["idf"].to_numpy(),
         targets=saved["targets"],
         words=run.read_table("dictionary.parquet"),
+        observations=saved["observations"],
     )

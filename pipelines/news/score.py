@@ -13,6 +13,7 @@ from cluster.progress import Progress
 from cluster.storage import Store
 from pipelines.news.ingest import read_texts
 from pipelines.news.model import SentimentModel, read_model
+from pipelines.news.prepare import say
 
 BLOCK_ROWS = 20_000
 SCORES, WORDS, REJECTS = "scores.parquet", "words.parquet", "rejects.parquet"
@@ -78,6 +79,11 @@ def score_texts(folder: str, config: ScoreConfig) -> dict[str, Any]:
     assert config.news is not None
     run = Store(folder)
     model = read_model(run)
+    if model.observations == "days":
+        say(
+            "note: this run's observations are days: join the texts of a ticker and session by "
+            "line breaks, or scores will be smaller than those that were fitted"
+        )
     table, rejects = read_texts(config.news, config.text_column, config.bad_rows)
     out = Store(config.out) if config.out else run / "scores"
     out.check_writable()

@@ -19,8 +19,9 @@ from pipelines.news.ngrams import NgramConfig, NgramCounts, count_ngrams
 from pipelines.news.tokenizer import make_tokenizer
 
 MAX_BUCKETS = 64
-# Texts counted at a time: it bounds a worker's memory, however many texts its shard has.
-BLOCK_ROWS = 20_000
+# Texts counted at a time, and their bytes: they bound a worker's memory, however many and however
+# long the texts of its shard are.
+BLOCK_ROWS, BLOCK_BYTES = 20_000, 8 << 20
 TEXTS = "texts.parquet"
 POSITIONS = "positions.npz"
 
@@ -44,17 +45,32 @@ class Bucket:
 
 def write_texts(store: Store, texts: pa.Array, shard_rows: int) -> list[TextShard]:
     """Write the texts with a row group a block; return shards of about ``shard_rows`` texts."""
-    block_rows = min(shard_rows, BLOCK_ROWS)
-    with store.open_output(TEXTS) as sink:
-        pq.write_table(
-            pa.table({"text": texts}), sink, compression="zstd", row_group_size=block_rows
-        )
-    n_blocks = -(-len(texts) // block_rows)
-    step = -(-shard_rows // block_rows)
+    ends = _block_ends(texts, min(shard_rows, BLOCK_ROWS))
+    starts = np.concatenate(([0], ends[:-1]))
+    table = pa.table({"text": texts})
+    with (
+        store.open_output(TEXTS) as sink,
+        pq.ParquetWriter(sink, table.schema, compression="zstd") as writer,
+    ):
+        for start, end in zip(starts, ends, strict=True):
+            writer.write_table(table.slice(start, end - start), row_group_size=end - start)
+    first_blocks = np.flatnonzero(np.diff(starts // shard_rows, prepend=-1)).tolist()
+    stops = [*first_blocks[1:], ends.size]
+    n_buckets = min(ends.size, MAX_BUCKETS)
     return [
-        TextShard(first, min(first + step, n_blocks), min(n_blocks, MAX_BUCKETS))
-        for first in range(0, n_blocks, step)
+        TextShard(first, stop, n_buckets) for first, stop in zip(first_blocks, stops, strict=True)
     ]
+
+
+def _block_ends(texts: pa.Array, block_rows: int) -> npt.NDArray[np.int64]:
+    """Cut the texts into blocks of at most ``block_rows`` and, beyond one text, BLOCK_BYTES."""
+    lengths = pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
+    total = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+    ends = [0]
+    while ends[-1] < lengths.size:
+        by_bytes = int(np.searchsorted(total, total[ends[-1]] + BLOCK_BYTES, side="right")) - 1
+        ends.append(max(ends[-1] + 1, min(by_bytes, ends[-1] + block_rows, lengths.size)))
+    return np.array(ends[1:], dtype=np.int64)
 
 
 def count_shard(

@@ -17,6 +17,7 @@ from pipelines.news.matrix import stack_counts, weigh
 from pipelines.news.ngrams import NgramConfig, count_ngrams
 from pipelines.news.vocabulary import (
     Bucket,
+    _block_ends,
     assemble_shard,
     count_shard,
     merge_bucket,
@@ -199,3 +200,28 @@ def test_protected_ngrams_survive_min_df_and_max_df_when_hashed(tmp_path):
         "end", "profit warning", "the", "the end",
     ]  # fmt: skip
     assert sorted(design.df.tolist()) == [1, 9, 9, 10]
+
+
+@QUICK
+@given(
+    lengths=st.lists(st.integers(0, 60), min_size=1, max_size=40),
+    rows=st.integers(1, 12),
+    size=st.integers(1, 150),
+)
+def test_blocks_are_cut_by_rows_and_by_bytes(lengths, rows, size):
+    texts = pa.array(["x" * length for length in lengths])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.news.vocabulary.BLOCK_BYTES", size)
+        ends = _block_ends(texts, rows)
+    starts = np.concatenate(([0], ends[:-1]))
+    assert ends[-1] == len(lengths)
+    for start, end in zip(starts, ends, strict=True):
+        assert 1 <= end - start <= rows
+        assert end - start == 1 or sum(lengths[start:end]) <= size
+
+
+def test_shards_cover_the_blocks_once_in_order(tmp_path):
+    texts = pa.array([f"text {i}" for i in range(95)])
+    shards = write_texts(Store(tmp_path), texts, 10)
+    assert [shard.first for shard in shards] == list(range(10))
+    assert [shard.stop for shard in shards] == list(range(1, 11))
