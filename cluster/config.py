@@ -32,5 +32,5 @@ class ClusterConfig:
         if self.num_cpus is not None and self.num_cpus < 1:
             raise InputError("--num-cpus", "cores of Ray", "at least 1", self.num_cpus)
         # Ray refuses an object store below 75 MiB with a message about its own flags.
-        if self.object_store_gib is not None and self.object_store_gib < 0.1:
+        if self.object_store_gib is not None and not 0.1 <= self.object_store_gib < float("inf"):
             raise InputError("--object-store-gib", "size", "at least 0.1", self.object_store_gib)

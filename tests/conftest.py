@@ -1,5 +1,6 @@
 """A Ray for the tests that ask for one: two cores, embedded, started once."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 # Before anything imports ray: the tests join nobody's cluster and touch nobody's token, and
@@ -75,8 +77,13 @@ def ray_head():
             _wait_for_agent(agent, head, log)
             yield {**environment, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
         finally:
+            family = psutil.Process(head.pid).children(recursive=True)
             head.terminate()
-            head.wait(timeout=30)
+            _, left = psutil.wait_procs([psutil.Process(head.pid), *family], timeout=30)
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            head.wait(timeout=10)
 
 
 def _free_port():

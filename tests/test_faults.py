@@ -28,6 +28,11 @@ def market(tmp_path_factory):
     return folder
 
 
+def heed_ctrl_c():
+    """A shell that starts this suite in the background makes it, and all it starts, deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Driver:
     """A ``tenfold news fit`` in a process group of its own, with what it says in a file."""
 
@@ -43,6 +48,7 @@ class Driver:
                 stdout=subprocess.DEVNULL,
                 stderr=sink,
                 start_new_session=True,
+                preexec_fn=heed_ctrl_c,
             )
 
     def wait_for(self, what, condition):

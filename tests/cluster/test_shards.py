@@ -156,8 +156,10 @@ def test_finished_shards_are_skipped_when_driver_restarts(cluster, store, join_e
     count = 30
     command = [sys.executable, str(Path(__file__).with_name("slow_driver.py")), store.path, "30"]
     driver = subprocess.Popen(
-        command, env=join_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, env=join_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A suite started in the background of a shell would hand on that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     manifest = Path(store.path) / MANIFEST
     deadline = time.monotonic() + 60
     while not manifest.exists() or len(manifest.read_bytes().splitlines()) < 3:
