@@ -25,7 +25,7 @@ from pipelines.news.matrix import Design, stack_counts, weigh
 from pipelines.news.observations import Observations, align
 from pipelines.news.sessions import make_sessions
 from pipelines.news.targets import build_targets, feature_values
-from pipelines.news.twins import Twins, find_twins
+from pipelines.news.twins import Twins, find_twins, name_preference
 
 COUNTED = "counted"
 
@@ -329,7 +329,7 @@ def _solved_columns(
     design: Design, names: pa.Array | None, features: tuple[str, ...], values: FloatArray
 ) -> tuple[sp.csc_matrix, Columns]:
     """Merge twins and append the numeric features, standardised; a missing value is the mean."""
-    preference = np.arange(design.X.shape[1]) if names is None else _preference(names)
+    preference = np.arange(design.X.shape[1]) if names is None else name_preference(names)
     twins = find_twins(design.X, preference)
     X = design.X if twins.kept.size == design.X.shape[1] else design.X[:, twins.kept]
     mean, std = np.zeros(0), np.zeros(0)
@@ -350,12 +350,3 @@ def _solved_columns(
         feature_mean=mean,
         feature_std=std,
     )
-
-
-def _preference(names: pa.Array) -> IntArray:
-    """Rank n-grams: fewest words, then fewest letters, then the alphabet (their order already)."""
-    words = pc.count_substring(names, " ").to_numpy(zero_copy_only=False)
-    letters = pc.utf8_length(names).to_numpy(zero_copy_only=False)
-    rank = np.empty(len(names), dtype=np.int64)
-    rank[np.lexsort((np.arange(len(names)), letters, words))] = np.arange(len(names))
-    return rank

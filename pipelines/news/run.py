@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.connect import connect
+from cluster.doctor import PACKAGES
 from cluster.errors import InputError
 from cluster.fingerprint import fingerprint
 from cluster.meter import Meter
@@ -37,8 +38,6 @@ from pipelines.news.solve import (
     select_stability,
     solve_grid,
 )
-
-PACKAGES = ("ray", "numpy", "scipy", "scikit-learn", "celer", "pyarrow", "pandas")
 
 
 @dataclass(frozen=True)

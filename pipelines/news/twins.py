@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import scipy.sparse as sp
 
 FloatArray = npt.NDArray[np.float64]
@@ -113,11 +115,12 @@ def find_twins(X: sp.csc_matrix, preference: IntArray | None = None, seed: int =
     return Twins(kept=np.flatnonzero(result == np.arange(p)), representative=result, ratio=ratio)
 
 
-def name_preference(names: list[str]) -> IntArray:
-    """Rank n-grams for :func:`find_twins`: fewest words, then fewest letters, then the alphabet."""
-    order = sorted(range(len(names)), key=lambda j: (names[j].count(" "), len(names[j]), names[j]))
+def name_preference(names: pa.Array) -> IntArray:
+    """Rank n-grams, given in alphabetical order: fewest words, fewest letters, then as given."""
+    words = pc.count_substring(names, " ").to_numpy(zero_copy_only=False)
+    letters = pc.utf8_length(names).to_numpy(zero_copy_only=False)
     rank = np.empty(len(names), dtype=np.int64)
-    rank[order] = np.arange(len(names))
+    rank[np.lexsort((np.arange(len(names)), letters, words))] = np.arange(len(names))
     return rank
 
 

@@ -14,7 +14,7 @@ def config():
 
 
 def test_config_passes_the_validation_of_ray_up(config):
-    validate_config(prepare_config(config))
+    assert validate_config(prepare_config(config)) is None  # it raises what it finds wrong
 
 
 def test_misspelt_key_does_not_pass(config):
