@@ -111,9 +111,9 @@ def _write_problem(options: argparse.Namespace, folder: Path) -> tuple[int, int,
 
 
 def _solve(options: argparse.Namespace) -> dict:
-    from actors.solver.certificate import certify
-    from actors.solver.engines import make_engine
-    from actors.solver.problem import LassoProblem
+    from actors.lasso.certificate import certify
+    from actors.lasso.engines import make_engine
+    from actors.lasso.problem import LassoProblem
 
     engine_name, work, ratios = CASES[options.child]
     folder = Path(options.problem)

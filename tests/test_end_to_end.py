@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from command import tenfold
 
-from actors.solver.certificate import certify
+from actors.lasso.certificate import certify
 from cluster.meter import Meter
 from cluster.storage import Store
 from pipelines.news.config import read_config

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from actors.solver.actor import worker_factory
-from actors.solver.certificate import certify
-from actors.solver.engines import ENGINES
-from actors.solver.newton import NewtonEngine
-from actors.solver.problem import LassoProblem
-from actors.solver.screening import gap_safe_columns
-from actors.solver.unit import TRAIN, coefficients
+from actors.lasso.actor import worker_factory
+from actors.lasso.certificate import certify
+from actors.lasso.engines import ENGINES
+from actors.lasso.newton import NewtonEngine
+from actors.lasso.problem import LassoProblem
+from actors.lasso.screening import gap_safe_columns
+from actors.lasso.unit import TRAIN, coefficients
 from cluster.connect import ClusterConfig, connect
 from cluster.errors import InputError
 from cluster.fingerprint import fingerprint

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import GroupKFold
 
-from actors.solver.unit import TRAIN, UNUSED, VALIDATION
+from actors.lasso.unit import TRAIN, UNUSED, VALIDATION
 from cluster.errors import InputError
 
 IntArray = npt.NDArray[np.int64]

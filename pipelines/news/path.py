@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from actors.solver.engines import ENGINES
+from actors.lasso.engines import ENGINES
 from cluster.errors import InputError
 from cluster.units import Unit
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 
-from actors.solver.unit import TRAIN
+from actors.lasso.unit import TRAIN
 from cluster.errors import InputError
 from cluster.fingerprint import fingerprint
 from cluster.meter import Meter

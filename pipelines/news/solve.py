@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
 
-import actors.solver
-from actors.solver.actor import worker_factory
-from actors.solver.problem import LassoProblem
-from actors.solver.unit import TRAIN, VALIDATION
+import actors.lasso
+from actors.lasso.actor import worker_factory
+from actors.lasso.problem import LassoProblem
+from actors.lasso.unit import TRAIN, VALIDATION
 from cluster.errors import InputError
 from cluster.fingerprint import fingerprint
 from cluster.nodes import Cluster
@@ -308,7 +308,7 @@ def _solve(
 
 def solver_code() -> str:
     """Fingerprint the solver's sources: other code, other results."""
-    folder = Path(actors.solver.__path__[0])
+    folder = Path(actors.lasso.__path__[0])
     return fingerprint([file.read_bytes() for file in sorted(folder.glob("*.py"))])
 
 

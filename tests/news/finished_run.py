@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from actors.solver.engines import make_engine
-from actors.solver.unit import TRAIN, VALIDATION
+from actors.lasso.engines import make_engine
+from actors.lasso.unit import TRAIN, VALIDATION
 from cluster.storage import Store
 from pipelines.news.config import DesignConfig, NewsConfig
 from pipelines.news.dictionary import dictionary_table, write_dictionary

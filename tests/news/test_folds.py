@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from actors.solver.unit import TRAIN, UNUSED, VALIDATION
+from actors.lasso.unit import TRAIN, UNUSED, VALIDATION
 from cluster.errors import InputError
 from pipelines.news.folds import FOLD_KINDS, FoldConfig, make_folds, require_rows, subsample_roles
 

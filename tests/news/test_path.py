@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.solver.engines import make_engine
-from actors.solver.unit import TRAIN, VALIDATION, solve_unit
+from actors.lasso.engines import make_engine
+from actors.lasso.unit import TRAIN, VALIDATION, solve_unit
 from cluster.errors import InputError
 from pipelines.news.path import (
     ALL_ROWS,

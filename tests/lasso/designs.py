@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from hypothesis import settings
 from sklearn.linear_model import Lasso
 
-from actors.solver.problem import LassoProblem
+from actors.lasso.problem import LassoProblem
 
 QUICK = settings(deadline=None, max_examples=30)
 

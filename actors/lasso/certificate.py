@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from actors.solver.problem import LassoProblem
+from actors.lasso.problem import LassoProblem
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ Lee, Battle, Raina, Ng, "Efficient sparse coding algorithms" (feature-sign searc
 import numpy as np
 from scipy.linalg import LinAlgError
 
-from actors.solver.factor import StackedCholesky
-from actors.solver.problem import FloatArray
+from actors.lasso.factor import StackedCholesky
+from actors.lasso.problem import FloatArray
 
 MAX_STEPS = 200
 MAX_HALVINGS = 60

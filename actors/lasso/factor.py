@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.linalg as sl
 
-from actors.solver.problem import FloatArray, IntArray
+from actors.lasso.problem import FloatArray, IntArray
 
 # Relative ridge on the factored diagonal. It makes Newton's step a proximal one, so that a singular
 # Gram matrix (duplicate columns) only costs extra steps, never a failure.

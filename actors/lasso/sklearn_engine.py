@@ -7,9 +7,9 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.linear_model import Lasso
 
-from actors.solver.certificate import certify
-from actors.solver.problem import FloatArray, LassoProblem
-from actors.solver.solution import PathRecorder, PathSolution
+from actors.lasso.certificate import certify
+from actors.lasso.problem import FloatArray, LassoProblem
+from actors.lasso.solution import PathRecorder, PathSolution
 
 MAX_TIGHTENINGS = 3
 MAX_EPOCHS = 100_000
@@ -30,7 +30,7 @@ class SklearnEngine:
         tol: float = 1e-6,
         start: sp.csc_matrix | None = None,
     ) -> PathSolution:
-        """See :class:`actors.solver.solution.Engine`."""
+        """See :class:`actors.lasso.solution.Engine`."""
         X = problem.X[np.flatnonzero(problem.rows)]
         y = problem.y[problem.rows]
         recorder = PathRecorder(self.name, X.shape[1], tol, ADVICE)

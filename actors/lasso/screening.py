@@ -8,7 +8,7 @@ JMLR 18(128), 2017.
 
 import numpy as np
 
-from actors.solver.problem import FloatArray, IntArray, LassoProblem
+from actors.lasso.problem import FloatArray, IntArray, LassoProblem
 
 
 def gap_safe_columns(

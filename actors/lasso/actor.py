@@ -9,8 +9,8 @@ import scipy.sparse as sp
 from ray.actor import ActorHandle
 from threadpoolctl import threadpool_limits
 
-from actors.solver.engines import make_engine
-from actors.solver.unit import UnitResult, solve_unit
+from actors.lasso.engines import make_engine
+from actors.lasso.unit import UnitResult, solve_unit
 from cluster.resources import engine_resources
 
 

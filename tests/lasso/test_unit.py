@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from designs import make_problem, path
 
-from actors.solver.actor import LassoWorker
-from actors.solver.engines import make_engine
-from actors.solver.problem import LassoProblem
-from actors.solver.unit import TRAIN, UNUSED, VALIDATION, coefficients, solve_unit
+from actors.lasso.actor import LassoWorker
+from actors.lasso.engines import make_engine
+from actors.lasso.problem import LassoProblem
+from actors.lasso.unit import TRAIN, UNUSED, VALIDATION, coefficients, solve_unit
 
 
 @pytest.fixture

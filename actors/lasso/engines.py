@@ -1,6 +1,6 @@
 """The engines by name."""
 
-from actors.solver.solution import Engine
+from actors.lasso.solution import Engine
 
 ENGINES = ("newton", "celer", "sklearn")
 
@@ -16,15 +16,15 @@ def make_engine(name: str) -> Engine:
         For a name that is not one of ``ENGINES``.
     """
     if name == "newton":
-        from actors.solver.newton import NewtonEngine
+        from actors.lasso.newton import NewtonEngine
 
         return NewtonEngine()
     if name == "celer":
-        from actors.solver.celer_engine import CelerEngine
+        from actors.lasso.celer_engine import CelerEngine
 
         return CelerEngine()
     if name == "sklearn":
-        from actors.solver.sklearn_engine import SklearnEngine
+        from actors.lasso.sklearn_engine import SklearnEngine
 
         return SklearnEngine()
     raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")

@@ -6,8 +6,8 @@ from designs import QUICK, best_by_enumeration
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.solver.active_set import minimise_on_gram
-from actors.solver.factor import StackedCholesky
+from actors.lasso.active_set import minimise_on_gram
+from actors.lasso.factor import StackedCholesky
 
 
 def solve(A, y, bound, start=None, stop=1e-13):

@@ -12,8 +12,8 @@ import numpy as np
 import scipy.sparse as sp
 from celer.homotopy import celer_path
 
-from actors.solver.problem import FloatArray, LassoProblem
-from actors.solver.solution import PathRecorder, PathSolution
+from actors.lasso.problem import FloatArray, LassoProblem
+from actors.lasso.solution import PathRecorder, PathSolution
 
 MAX_INTERCEPT_UPDATES = 50
 INNER_SHARE = 0.1
@@ -39,7 +39,7 @@ class CelerEngine:
         tol: float = 1e-6,
         start: sp.csc_matrix | None = None,
     ) -> PathSolution:
-        """See :class:`actors.solver.solution.Engine`."""
+        """See :class:`actors.lasso.solution.Engine`."""
         design = self._writable_design(problem)
         y = problem.y[problem.rows]
         recorder = PathRecorder(self.name, design.shape[1], tol, ADVICE)

@@ -6,8 +6,8 @@ from designs import QUICK, make_problem, reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.solver.problem import LassoProblem
-from actors.solver.screening import gap_safe_columns
+from actors.lasso.problem import LassoProblem
+from actors.lasso.screening import gap_safe_columns
 
 
 @QUICK

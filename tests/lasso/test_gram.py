@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import LinAlgError
 
-from actors.solver.factor import StackedCholesky
-from actors.solver.gram import GramCache
+from actors.lasso.factor import StackedCholesky
+from actors.lasso.gram import GramCache
 
 
 def dense_gram(problem, columns):

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from actors.solver.active_set import minimise_on_gram
-from actors.solver.factor import StackedCholesky
-from actors.solver.gram import GramCache
-from actors.solver.problem import FloatArray, IntArray, LassoProblem
-from actors.solver.solution import PathRecorder, PathSolution
+from actors.lasso.active_set import minimise_on_gram
+from actors.lasso.factor import StackedCholesky
+from actors.lasso.gram import GramCache
+from actors.lasso.problem import FloatArray, IntArray, LassoProblem
+from actors.lasso.solution import PathRecorder, PathSolution
 
 MAX_ROUNDS = 30
 MIN_WORKING_SET = 200
@@ -39,7 +39,7 @@ class NewtonEngine:
         tol: float = 1e-6,
         start: sp.csc_matrix | None = None,
     ) -> PathSolution:
-        """See :class:`actors.solver.solution.Engine`."""
+        """See :class:`actors.lasso.solution.Engine`."""
         recorder = PathRecorder(self.name, problem.X.shape[1], tol, ADVICE)
         path = _Path(problem, tol, start)
         for alpha in alphas:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, minimize
 
-from actors.solver.certificate import certify
-from actors.solver.problem import LassoProblem
+from actors.lasso.certificate import certify
+from actors.lasso.problem import LassoProblem
 
 
 def best_dual(problem, alpha):

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from actors.solver.problem import FloatArray, IntArray, LassoProblem
+from actors.lasso.problem import FloatArray, IntArray, LassoProblem
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from actors.solver.problem import FloatArray, IntArray, LassoProblem
+from actors.lasso.problem import FloatArray, IntArray, LassoProblem
 
 
 class GramCache:

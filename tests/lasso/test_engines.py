@@ -7,10 +7,10 @@ import pytest
 import scipy.sparse as sp
 from designs import make_problem, objective, path, reference
 
-from actors.solver.certificate import certify
-from actors.solver.engines import ENGINES, make_engine
-from actors.solver.problem import LassoProblem
-from actors.solver.solution import ConvergenceWarning
+from actors.lasso.certificate import certify
+from actors.lasso.engines import ENGINES, make_engine
+from actors.lasso.problem import LassoProblem
+from actors.lasso.solution import ConvergenceWarning
 
 TOL = 1e-8
 
@@ -184,10 +184,10 @@ def test_read_only_arrays_are_taken_and_left_alone(engine, index_type):
 
 
 def test_an_answer_above_tol_is_returned_with_its_gap_and_a_warning(engine, monkeypatch):
-    monkeypatch.setattr("actors.solver.celer_engine.MAX_INTERCEPT_UPDATES", 2)
-    monkeypatch.setattr("actors.solver.celer_engine.MAX_EPOCHS", 20)
-    monkeypatch.setattr("actors.solver.newton.MAX_ROUNDS", 1)
-    monkeypatch.setattr("actors.solver.active_set.MAX_STEPS", 1)
+    monkeypatch.setattr("actors.lasso.celer_engine.MAX_INTERCEPT_UPDATES", 2)
+    monkeypatch.setattr("actors.lasso.celer_engine.MAX_EPOCHS", 20)
+    monkeypatch.setattr("actors.lasso.newton.MAX_ROUNDS", 1)
+    monkeypatch.setattr("actors.lasso.active_set.MAX_STEPS", 1)
     problem = make_problem(61)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

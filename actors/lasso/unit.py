@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from actors.solver.problem import FloatArray, LassoProblem
-from actors.solver.solution import Engine, PathSolution
+from actors.lasso.problem import FloatArray, LassoProblem
+from actors.lasso.solution import Engine, PathSolution
 
 # Roles of a row in a fold.
 UNUSED, TRAIN, VALIDATION = 0, 1, 2
