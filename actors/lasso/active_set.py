@@ -1,6 +1,6 @@
 """Lasso on a dense Gram matrix by projected Newton steps on the active set.
 
-    minimise  f(v) = v' G v / 2 - g' v + bound ||v||_1
+    minimise  f(v) = v' G v / 2 - g' v + sum_j bound_j |v_j|      (v >= 0 on request)
 
 Each step takes the violating coordinates in, solves for the minimiser on the current orthant with a
 Cholesky factor that is extended rather than redone, leaves out coordinates at zero that would start
@@ -29,11 +29,12 @@ def minimise_on_gram(
     gram: FloatArray,
     target: FloatArray,
     v: FloatArray,
-    bound: float,
+    bound: FloatArray,
     *,
     stop_gap: float,
     y_norm2: float,
     factor: StackedCholesky,
+    positive: bool = False,
 ) -> tuple[FloatArray, int]:
     """Return the minimiser and the number of Newton steps.
 
@@ -42,16 +43,17 @@ def minimise_on_gram(
     gram : ndarray (k, k), positive semi-definite
     target : ndarray (k,), ``X_c' y_c``
     v : ndarray (k,), start
-    bound : float, ``alpha n``
+    bound : ndarray (k,), positive, ``alpha n u``
     stop_gap : float, absolute duality gap times n at which to stop
     y_norm2 : float, ``||y_c||^2``
     factor : factor of the last active set, updated in place
+    positive : whether ``v`` must not be negative; the start must not be
     """
     gradient = target - gram @ v
     for step in range(MAX_STEPS):
-        if _gap(v, gradient, target, bound, y_norm2) <= stop_gap:
+        if _gap(v, gradient, target, bound, y_norm2, positive) <= stop_gap:
             return v, step
-        moved = _newton_step(gram, target, v, gradient, bound, factor)
+        moved = _newton_step(gram, target, v, gradient, bound, factor, positive)
         if moved is None:
             return v, step
         v, gradient = moved
@@ -63,12 +65,14 @@ def _newton_step(
     target: FloatArray,
     v: FloatArray,
     gradient: FloatArray,
-    bound: float,
+    bound: FloatArray,
     factor: StackedCholesky,
+    positive: bool,
 ) -> tuple[FloatArray, FloatArray] | None:
     """Return a point of lower objective and its gradient, or None where rounding allows none."""
+    pull = np.maximum(gradient, 0.0) if positive else np.abs(gradient)
     signs = np.where(v != 0, np.sign(v), np.sign(gradient))
-    active = (v != 0) | (np.abs(gradient) > bound)
+    active = (v != 0) | (pull > bound)
     direction = np.zeros_like(v)
     while True:
         try:
@@ -77,7 +81,7 @@ def _newton_step(
             return None
         order = factor.order
         direction[:] = 0.0
-        direction[order] = factor.solve(gradient[order] - bound * signs[order])
+        direction[order] = factor.solve((gradient - bound * signs)[order])
         astray = active & (v == 0) & (direction * signs < 0)
         if not astray.any():
             break
@@ -90,7 +94,7 @@ def _line_search(
     target: FloatArray,
     v: FloatArray,
     gradient: FloatArray,
-    bound: float,
+    bound: FloatArray,
     direction: FloatArray,
     signs: FloatArray,
 ) -> tuple[FloatArray, FloatArray] | None:
@@ -120,12 +124,18 @@ def _line_search(
 
 
 def _gap(
-    v: FloatArray, gradient: FloatArray, target: FloatArray, bound: float, y_norm2: float
+    v: FloatArray,
+    gradient: FloatArray,
+    target: FloatArray,
+    bound: FloatArray,
+    y_norm2: float,
+    positive: bool,
 ) -> float:
-    fit = float(v @ target)
-    residual2 = max(y_norm2 - fit - float(v @ gradient), 0.0)
-    largest = float(np.abs(gradient).max(initial=0.0))
-    scale = 1.0 if largest <= bound else bound / largest
+    """Return n times the duality gap over the columns of the Gram matrix."""
     fitted = float(v @ gradient)
-    l1_norm = float(np.abs(v).sum())
-    return 0.5 * residual2 * (1 - scale) ** 2 + bound * l1_norm - scale * fitted
+    residual2 = max(y_norm2 - float(v @ target) - fitted, 0.0)
+    pull = gradient if positive else np.abs(gradient)
+    excess = float((pull / bound).max(initial=0.0))
+    scale = 1.0 if excess <= 1.0 else 1.0 / excess
+    penalty = float(np.abs(v) @ bound)
+    return 0.5 * residual2 * (1 - scale) ** 2 + penalty - scale * fitted

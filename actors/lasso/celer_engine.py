@@ -42,7 +42,7 @@ class CelerEngine:
         """See :class:`actors.lasso.solution.Engine`."""
         design = self._writable_design(problem)
         y = problem.y[problem.rows]
-        recorder = PathRecorder(self.name, design.shape[1], tol, ADVICE)
+        recorder = PathRecorder(self.name, problem, tol, ADVICE)
         coef = np.zeros(design.shape[1]) if start is None else start.toarray().ravel()
         for alpha in alphas:
             started = time.perf_counter()
@@ -52,7 +52,6 @@ class CelerEngine:
                 float(alpha),
                 support,
                 coef[support],
-                intercept=problem.intercept(support, coef[support]),
                 gap=gap,
                 n_iter=epochs,
                 seconds=time.perf_counter() - started,
@@ -88,7 +87,7 @@ def _solve_with_intercept(
     support = np.flatnonzero(coef)
     intercept = problem.intercept(support, coef[support])
     inner_tol = INNER_SHARE * tol
-    noise = 1e-10 * float(np.sqrt(problem.y_norm2 / problem.n_train))
+    noise = 1e-10 * float(np.sqrt(problem.y_norm2 / problem.n))
     low, high = -np.inf, np.inf
     previous: tuple[float, float] | None = None
     gap, epochs = _gap(problem, coef, alpha), 0

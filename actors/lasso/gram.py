@@ -1,4 +1,4 @@
-"""Dense centred Gram matrix of the columns that a path has met so far."""
+"""Dense Gram matrix of the columns that a path has met so far."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -7,7 +7,9 @@ from actors.lasso.problem import FloatArray, IntArray, LassoProblem
 
 
 class GramCache:
-    """Centred Gram matrix ``X_c' X_c`` of a growing list of columns, on the training rows.
+    """Gram matrix of a growing list of columns after the projection of `LassoProblem`.
+
+    ``X' S X - B' B`` with ``B`` the loadings; with an intercept alone, the centred Gram matrix.
 
     Entries do not depend on the order in which columns arrive: each is one sum over the common rows
     in row order, so a path resumed elsewhere meets the same numbers.
@@ -15,12 +17,10 @@ class GramCache:
 
     def __init__(self, problem: LassoProblem) -> None:
         self._problem = problem
-        self._row_mask = problem.rows.astype(np.float64)
         self.columns: IntArray = np.zeros(0, dtype=np.int64)
         self._position = np.full(problem.X.shape[1], -1, dtype=np.int64)
         self._buffer: FloatArray = np.empty((0, 0))
         self._columns_t = sp.csr_matrix((0, problem.X.shape[0]))
-        self.target = np.zeros(0)
 
     @property
     def matrix(self) -> FloatArray:
@@ -39,26 +39,24 @@ class GramCache:
             return
         problem, old = self._problem, self.columns.size
         block = problem.X[:, new]
-        block = sp.csc_matrix(
-            (block.data * self._row_mask[block.indices], block.indices, block.indptr), block.shape
-        )
+        weighted = block.data * problem.row_weights[block.indices]
+        block = sp.csc_matrix((weighted, block.indices, block.indptr), block.shape)
         self.columns = np.concatenate((self.columns, new))
         self._position[new] = np.arange(old, self.columns.size)
-        self._columns_t = sp.vstack((self._columns_t, block.T), format="csr")
-        means = problem.column_means
+        self._columns_t = sp.vstack((self._columns_t, problem.X[:, new].T), format="csr")
+        loadings = problem.loadings
         product = (self._columns_t @ block).toarray()
-        product -= problem.n_train * np.outer(means[self.columns], means[new])
+        product -= loadings[:, self.columns].T @ loadings[:, new]
         self._grow(self.columns.size)
         self._buffer[: self.columns.size, old : self.columns.size] = product
         self._buffer[old : self.columns.size, :old] = product[:old].T
-        self.target = np.concatenate((self.target, block.T @ problem.y_centred))
 
     def keep(self, columns: IntArray) -> None:
         """Forget every column but ``columns``."""
         kept = np.sort(self._position[columns])
         matrix = self.matrix[np.ix_(kept, kept)]
         self._position[self.columns] = -1
-        self.columns, self.target = self.columns[kept], self.target[kept]
+        self.columns = self.columns[kept]
         self._position[self.columns] = np.arange(kept.size)
         self._columns_t = self._columns_t[kept]
         self._buffer = matrix

@@ -40,17 +40,15 @@ class NewtonEngine:
         start: sp.csc_matrix | None = None,
     ) -> PathSolution:
         """See :class:`actors.lasso.solution.Engine`."""
-        recorder = PathRecorder(self.name, problem.X.shape[1], tol, ADVICE)
+        recorder = PathRecorder(self.name, problem, tol, ADVICE)
         path = _Path(problem, tol, start)
         for alpha in alphas:
             started = time.perf_counter()
             gap, steps = path.advance(float(alpha))
-            order = np.argsort(path.support)
             recorder.add(
                 float(alpha),
-                path.support[order],
-                path.values[order],
-                intercept=problem.intercept(path.support, path.values),
+                path.support,
+                path.values,
                 gap=gap,
                 n_iter=steps,
                 seconds=time.perf_counter() - started,
@@ -69,36 +67,42 @@ class _Path:
         self.support: IntArray = np.zeros(0, dtype=np.int64)
         self.values: FloatArray = np.zeros(0)
         if start is not None:
-            self.support = start.indices.astype(np.int64)
-            self.values = start.data.astype(np.float64)
+            self.support, self.values = problem.penalised_part(start)
+        self._screen()
 
     def advance(self, alpha: float) -> tuple[float, int]:
         """Move the coefficients to the optimum at ``alpha``; return its gap and Newton steps."""
         steps = 0
         for _ in range(MAX_ROUNDS):
-            correlations, gap = self._screen(alpha)
+            gap = self._gap(alpha)
             if gap <= self._tol:
                 break
-            self._extend(correlations, alpha)
+            self._extend(alpha)
             steps += self._solve_inner(alpha)
-        else:
-            gap = self._screen(alpha)[1]
-        return gap, steps
+            self._screen()
+        return self._gap(alpha), steps
 
-    def _screen(self, alpha: float) -> tuple[FloatArray, float]:
-        residual = self._problem.residual(self.support, self.values)
-        correlations = self._problem.X.T @ residual
-        l1_norm = float(np.abs(self.values).sum())
-        return correlations, self._problem.relative_gap(residual, correlations, l1_norm, alpha)
+    def _screen(self) -> None:
+        """Measure the residual and its correlations with all columns, for any alpha."""
+        problem = self._problem
+        self._residual = problem.residual(self.support, self.values)
+        self._correlations = problem.correlations(self._residual)
+        self._strength = problem.strength(self._correlations)
+        self._largest = float(self._strength.max(initial=0.0))
 
-    def _extend(self, correlations: FloatArray, alpha: float) -> None:
+    def _gap(self, alpha: float) -> float:
+        l1_norm = self._problem.l1_norm(self.support, self.values)
+        return self._problem.gap_from(self._residual, self._largest, l1_norm, alpha)
+
+    def _extend(self, alpha: float) -> None:
         """Take into the cache the columns that violate optimality most, and the support."""
-        strength = np.abs(correlations)
-        strength[self.support] = 0.0
-        candidates = np.flatnonzero(strength > 0.999 * alpha * self._problem.n_train)
+        problem = self._problem
+        violates = (self._strength > 0.999 * alpha * problem.n) & (problem.squared_norms > 0)
+        violates[self.support] = False
+        candidates = np.flatnonzero(violates)
         limit = max(int(1.5 * self.support.size), MIN_WORKING_SET)
         if candidates.size > limit:
-            strongest = np.argpartition(-strength[candidates], limit)[:limit]
+            strongest = np.argpartition(-self._strength[candidates], limit)[:limit]
             candidates = np.sort(candidates[strongest])
         working_set = np.union1d(self.support, candidates)
         if self._cache.columns.size > STALE_RATIO * max(working_set.size, MIN_WORKING_SET):
@@ -109,17 +113,25 @@ class _Path:
 
     def _solve_inner(self, alpha: float) -> int:
         cache, problem = self._cache, self._problem
-        v = np.zeros(cache.columns.size)
+        gram, columns = cache.matrix, cache.columns
+        v = np.zeros(columns.size)
         v[cache.positions(self.support)] = self.values
+        bound = np.full(columns.size, alpha * problem.n)
+        if problem.penalty_weights is not None:
+            bound *= problem.penalty_weights[columns]
         v, steps = minimise_on_gram(
-            cache.matrix,
-            cache.target,
+            gram,
+            # The gradient at v is the measured one, so that the rounding of the Gram matrix
+            # does not limit the answer: each round refines the last.
+            self._correlations[columns] + gram @ v,
             v,
-            alpha * problem.n_train,
+            bound,
             stop_gap=INNER_SHARE * self._tol * problem.y_norm2,
             y_norm2=problem.y_norm2,
             factor=self._factor,
+            positive=problem.positive,
         )
         chosen = np.flatnonzero(v)
-        self.support, self.values = cache.columns[chosen], v[chosen]
+        chosen = chosen[np.argsort(columns[chosen])]
+        self.support, self.values = columns[chosen], v[chosen]
         return steps

@@ -17,16 +17,16 @@ def gap_safe_columns(
     """Return the columns that may be non-zero at the optimum for ``alpha``, rising.
 
     With a dual-feasible point ``theta`` and the gap of the coefficients ``values`` at ``support``,
-    column j is zero at every optimum when ``|x_j' theta| + sqrt(2 gap / n) ||x_j|| < alpha``.
+    column j is zero at every optimum when
+    ``|x_j' theta| + sqrt(2 gap / n) ||x_j|| < alpha u_j``; unpenalised and excluded columns are
+    left out.
     """
-    n = problem.n_train
+    n = problem.n
     residual = problem.residual(support, values)
-    correlations = problem.X.T @ residual
-    l1_norm = float(np.abs(values).sum())
-    gap = problem.relative_gap(residual, correlations, l1_norm, alpha) * problem.y_norm2 / n
-    largest = float(np.abs(correlations).max(initial=0.0))
+    strength = problem.strength(problem.correlations(residual))
+    largest = float(strength.max(initial=0.0))
+    gap = problem.gap_from(residual, largest, problem.l1_norm(support, values), alpha)
     scale = min(1.0, n * alpha / largest) if largest > 0 else 1.0
-    # A held-out row only lengthens a column, so the norm over all rows is safe for any fold.
-    norms = np.sqrt(problem.X.multiply(problem.X).sum(axis=0)).A1
-    bound = np.abs(correlations) * scale / n + np.sqrt(2.0 * gap / n) * norms
+    lengths = problem.strength(np.sqrt(problem.squared_norms))
+    bound = strength * scale / n + np.sqrt(2.0 * gap * problem.y_norm2) / n * lengths
     return np.flatnonzero(bound >= alpha * (1.0 - 1e-12))

@@ -33,7 +33,7 @@ class SklearnEngine:
         """See :class:`actors.lasso.solution.Engine`."""
         X = problem.X[np.flatnonzero(problem.rows)]
         y = problem.y[problem.rows]
-        recorder = PathRecorder(self.name, X.shape[1], tol, ADVICE)
+        recorder = PathRecorder(self.name, problem, tol, ADVICE)
         model = Lasso(max_iter=MAX_EPOCHS, warm_start=True)
         if start is not None:
             model.coef_ = start.toarray().ravel()
@@ -53,7 +53,6 @@ class SklearnEngine:
                 float(alpha),
                 support,
                 model.coef_[support].copy(),
-                intercept=float(model.intercept_),
                 gap=max(gap, 0.0),
                 n_iter=sweeps,
                 seconds=time.perf_counter() - started,

@@ -67,14 +67,14 @@ class PathRecorder:
     Parameters
     ----------
     engine : str
-    n_features : int
+    problem : LassoProblem
     tol : float
     advice : str
         What a user can do about an answer above ``tol``.
     """
 
-    def __init__(self, engine: str, n_features: int, tol: float, advice: str) -> None:
-        self._engine, self._n_features = engine, n_features
+    def __init__(self, engine: str, problem: LassoProblem, tol: float, advice: str) -> None:
+        self._engine, self._problem = engine, problem
         self._tol, self._advice = tol, advice
         self._supports: list[IntArray] = []
         self._values: list[FloatArray] = []
@@ -86,12 +86,15 @@ class PathRecorder:
         support: IntArray,
         values: FloatArray,
         *,
-        intercept: float,
         gap: float,
         n_iter: int,
         seconds: float,
     ) -> None:
-        """Append the answer at ``alpha``: ``values`` at columns ``support``, sorted."""
+        """Append the answer at ``alpha``: ``values`` at the penalised columns ``support``, rising.
+
+        The unpenalised columns and the intercept are added, exact for these.
+        """
+        support, values, intercept = self._problem.complete(support, values)
         self._supports.append(support)
         self._values.append(values)
         self._rows.append((alpha, intercept, gap, n_iter, seconds))
@@ -108,7 +111,7 @@ class PathRecorder:
         indptr = np.concatenate(([0], np.cumsum([s.size for s in self._supports], dtype=np.int64)))
         indices = np.concatenate([np.zeros(0, dtype=np.int64), *self._supports])
         values = np.concatenate([np.zeros(0), *self._values])
-        shape = (self._n_features, len(self._rows))
+        shape = (self._problem.X.shape[1], len(self._rows))
         alphas, intercepts, gaps, n_iter, seconds = (
             np.array(column) for column in zip(*self._rows, strict=True)
         )

@@ -17,7 +17,7 @@ def solve(A, y, bound, start=None, stop=1e-13):
         gram,
         target,
         v,
-        bound,
+        np.full(v.size, bound),
         stop_gap=stop * (y @ y),
         y_norm2=float(y @ y),
         factor=StackedCholesky(),
@@ -59,7 +59,13 @@ def test_nothing_is_done_at_the_optimum():
     A, y = rng.standard_normal((20, 6)), rng.standard_normal(20)
     gram, target, v = solve(A, y, 2.0)
     again, steps = minimise_on_gram(
-        gram, target, v, 2.0, stop_gap=1e-10, y_norm2=float(y @ y), factor=StackedCholesky()
+        gram,
+        target,
+        v,
+        np.full(v.size, 2.0),
+        stop_gap=1e-10,
+        y_norm2=float(y @ y),
+        factor=StackedCholesky(),
     )
     assert steps == 0
     np.testing.assert_array_equal(again, v)
@@ -68,7 +74,13 @@ def test_nothing_is_done_at_the_optimum():
 def test_a_matrix_that_cannot_be_factored_ends_the_search_without_an_error():
     gram, target = np.zeros((2, 2)), np.array([1.0, -1.0])
     v, steps = minimise_on_gram(
-        gram, target, np.zeros(2), 0.5, stop_gap=1e-9, y_norm2=1.0, factor=StackedCholesky()
+        gram,
+        target,
+        np.zeros(2),
+        np.full(2, 0.5),
+        stop_gap=1e-9,
+        y_norm2=1.0,
+        factor=StackedCholesky(),
     )
     assert steps == 0
     np.testing.assert_array_equal(v, 0.0)
