@@ -22,6 +22,8 @@ RAY_MODULES = {
     ),
     "pipelines/fpcb/train.py",
 }
+# What Python users fit with: on Ray when asked, so an import inside a function, never at the top.
+ON_REQUEST = {f"actors/lasso/{name}.py" for name in ("estimators", "estimator_fits")}
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 
@@ -96,11 +98,15 @@ def test_package_files_hold_a_docstring_only(path):
 def test_numerics_are_pure():
     # A recipe reaches Ray through cluster; what computes must not reach it at all.
     impure = [identify(p) for p in MODULES if p.parts[-3] == "actors" and reaches_ray(p)]
-    assert all(name.endswith("/actor.py") for name in impure)
+    assert all(name.endswith("/actor.py") or name in ON_REQUEST for name in impure)
 
 
 def test_pure_modules_import_without_ray():
-    pure = [path for path in MODULES if not reaches_ray(path) and path.name != "__main__.py"]
+    pure = [
+        path
+        for path in MODULES
+        if identify(path) in ON_REQUEST or not (reaches_ray(path) or path.name == "__main__.py")
+    ]
     names = [identify(path)[: -len(".py")].replace("/", ".") for path in pure]
     assert "cluster.storage" in names
     assert "cluster.resources" in names

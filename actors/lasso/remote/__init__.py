@@ -1,0 +1,1 @@
+"""The estimators' way to Ray."""
