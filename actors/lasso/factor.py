@@ -3,13 +3,15 @@
 import numpy as np
 import scipy.linalg as sl
 
-from actors.lasso.problem import FloatArray, IntArray
+from actors.lasso.problem import BoolArray, FloatArray, IntArray
 
 # Relative ridge on the factored diagonal. It makes Newton's step a proximal one, so that a singular
 # Gram matrix (duplicate columns) only costs extra steps, never a failure.
 RIDGE = 1e-9
 # The tail joins the head once it is longer than this, and than this share of the head.
 MIN_TAIL, TAIL_SHARE = 64, 0.25
+# A coordinate that leaves the head is held at zero, up to this many and this share of the head.
+MIN_HELD, HELD_SHARE = 16, 0.05
 
 
 class StackedCholesky:
@@ -18,8 +20,9 @@ class StackedCholesky:
     With ``U = [[H, W], [0, T]]``: ``H`` factors the head, ``W = H'^-1 G[head, tail]``, and ``T``
     factors the Schur complement ``S = G[tail, tail] - W' W``. A column of ``W`` and an entry of
     ``S`` do not depend on the other tail coordinates, so one that leaves the tail costs a small
-    Cholesky, one that comes a triangular solve; only a coordinate that leaves the head shortens it,
-    and those behind it turn into tail with the rows of ``H`` as their ``W``.
+    Cholesky, one that comes a triangular solve. One that leaves the head stays in the factor, held
+    at zero by a multiplier, which costs two triangular solves; only when many are held is the head
+    shortened, and those behind the cut turn into tail with the rows of ``H`` as their ``W``.
     """
 
     def __init__(self) -> None:
@@ -28,10 +31,12 @@ class StackedCholesky:
     def _reset(self) -> None:
         self._head = self._tail = np.zeros(0, dtype=np.int64)
         self._H = self._W = self._S = self._T = np.zeros((0, 0), order="F")
+        self._held = np.zeros(0, dtype=np.int64)
+        self._responses: FloatArray | None = None
 
     @property
     def order(self) -> IntArray:
-        """Positions in the Gram matrix, in the order of the factor."""
+        """Positions in the Gram matrix, in the order of the factor, those held at zero too."""
         return np.concatenate((self._head, self._tail))
 
     def update(self, gram: FloatArray, active: IntArray) -> None:
@@ -51,6 +56,7 @@ class StackedCholesky:
         if new.size:
             self._append(gram, new)
         if new.size or changed:
+            self._responses = None
             try:
                 self._T = sl.cholesky(self._S, check_finite=False)
             except sl.LinAlgError:
@@ -60,33 +66,54 @@ class StackedCholesky:
                 self._settle()
 
     def solve(self, vector: FloatArray) -> FloatArray:
-        """Solve ``G[order][:, order] x = vector``."""
+        """Solve ``G x = vector`` over the active set, zero where held (in the order of `order`)."""
+        if not self._held.size:
+            return self._solve(vector)
+        if self._responses is None:
+            units = np.zeros((vector.size, self._held.size))
+            units[self._held, np.arange(self._held.size)] = 1.0
+            self._responses = self._solve(units)
+        right = vector.copy()
+        right[self._held] = 0.0
+        free = self._solve(right)
+        multipliers = np.linalg.solve(self._responses[self._held], free[self._held])
+        free -= self._responses @ multipliers
+        free[self._held] = 0.0
+        return free
+
+    def _solve(self, right: FloatArray) -> FloatArray:
         k = self._head.size
         if not self._tail.size:
-            return sl.cho_solve((self._H, False), vector, check_finite=False)
-        upper = sl.solve_triangular(self._H, vector[:k], trans="T", check_finite=False)
-        right = vector[k:] - self._W.T @ upper
-        lower = sl.cho_solve((self._T, False), right, check_finite=False)
+            return sl.cho_solve((self._H, False), right, check_finite=False)
+        upper = sl.solve_triangular(self._H, right[:k], trans="T", check_finite=False)
+        lower = sl.cho_solve((self._T, False), right[k:] - self._W.T @ upper, check_finite=False)
         upper = sl.solve_triangular(self._H, upper - self._W @ lower, check_finite=False)
         return np.concatenate((upper, lower))
 
-    def _drop(self, gram: FloatArray, wanted: np.ndarray) -> bool:
-        """Drop what is no longer wanted; tell whether the tail has changed."""
-        head_stays, tail_stays = wanted[self._head], wanted[self._tail]
-        if head_stays.all():
-            if tail_stays.all():
-                return False
-            self._tail, self._W = self._tail[tail_stays], self._W[:, tail_stays]
-            self._S = self._S[np.ix_(tail_stays, tail_stays)]
+    def _drop(self, gram: FloatArray, wanted: BoolArray) -> bool:
+        """Drop or hold what is no longer wanted; tell whether the tail has changed."""
+        tail_stays = wanted[self._tail]
+        held = np.flatnonzero(~wanted[self._head])
+        if held.size > max(MIN_HELD, HELD_SHARE * self._head.size):
+            self._shorten(gram, wanted)
             return True
-        keep = int(np.argmin(head_stays))
-        behind = head_stays[keep:]
+        if not np.array_equal(held, self._held):
+            self._held, self._responses = held, None
+        if tail_stays.all():
+            return False
+        self._tail, self._W = self._tail[tail_stays], self._W[:, tail_stays]
+        self._S = self._S[np.ix_(tail_stays, tail_stays)]
+        return True
+
+    def _shorten(self, gram: FloatArray, wanted: BoolArray) -> None:
+        """Cut the head before the first coordinate that is not wanted."""
+        keep = int(np.argmin(wanted[self._head]))
+        behind, tail_stays = wanted[self._head[keep:]], wanted[self._tail]
         self._W = np.hstack((self._H[:keep, keep:][:, behind], self._W[:keep, tail_stays]))
         self._tail = np.concatenate((self._head[keep:][behind], self._tail[tail_stays]))
-        self._head = self._head[:keep]
+        self._head, self._held = self._head[:keep], np.zeros(0, dtype=np.int64)
         self._H = np.asfortranarray(self._H[:keep, :keep])
         self._S = _ridged(gram[np.ix_(self._tail, self._tail)]) - self._W.T @ self._W
-        return True
 
     def _append(self, gram: FloatArray, new: IntArray) -> None:
         cross = gram[np.ix_(new, self._head)].T
