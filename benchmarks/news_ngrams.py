@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from benchmarks.memory import peak_gib
+from pipelines.bench.memory import peak_gib
 
 SHARDS = (1, 2, 7)
 

@@ -15,6 +15,10 @@ from cluster.connect import ClusterConfig, connect
 from cluster.doctor import Check, check_cluster, check_machine
 from cluster.errors import ConnectError, TenfoldError
 from cluster.resources import node_resources
+from pipelines.bench.config import LassoBenchConfig
+from pipelines.bench.lasso import bench_lasso
+from pipelines.bench.profile import ProfileConfig, profile
+from pipelines.bench.table import cells
 from pipelines.flags import with_flags_of
 from pipelines.news.audit import AuditConfig, audit
 from pipelines.news.config import NewsConfig
@@ -41,6 +45,12 @@ news = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(news, name="news")
+bench = typer.Typer(
+    help="Side by side with peers, at the same certified answers.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+app.add_typer(bench, name="bench")
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
@@ -134,6 +144,47 @@ def news_audit(config: AuditConfig, *, run: Folder, json_line: Json = False) -> 
         print("engines agree" if result["agree"] else "engines DISAGREE")
     if not result["agree"]:
         raise typer.Exit(1)
+
+
+@bench.command("lasso")
+@with_flags_of(LassoBenchConfig)
+def show_bench_lasso(config: LassoBenchConfig, *, json_line: Json = False) -> None:
+    """Time our engines and their peers on the same paths, each at the same certified gap.
+
+    Every solve runs in a process of its own; its answers are checked in float64 over all columns.
+
+    Example: `tenfold bench lasso`
+
+    Example: `tenfold bench lasso --data stocknet --alphas 43,1 --ratio 30,20 --peers skglm,celer`
+
+    Example: `tenfold bench lasso --synthetic 100000x3000000 --alphas 30 --ratio 20 --runs 1`
+    """
+    results = bench_lasso(config)
+    if json_line:
+        _print_json(results)
+        return
+    _print_rows(cells(results))
+    for line in results["missing"].values():
+        print(line)
+    print(f"table and plot: {config.out}/table.md, {config.out}/plot.html")
+
+
+@app.command("profile")
+@with_flags_of(ProfileConfig)
+def show_profile(config: ProfileConfig, *, json_line: Json = False) -> None:
+    """Measure what tol and workers x threads trade on this machine, and recommend.
+
+    Example: `tenfold profile`
+
+    Example: `tenfold profile --data stocknet --alphas 43 --ratio 30 --layouts 1x1,2x1,1x2`
+    """
+    results = profile(config)
+    if json_line:
+        _print_json(results)
+        return
+    _print_rows(results["tols"])
+    _print_rows(results["layouts"])
+    print(f"{results['recommendation']}\nresults: {config.out}/profile.json")
 
 
 @app.command("doctor")

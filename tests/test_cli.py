@@ -19,6 +19,8 @@ COMMANDS = {
     "news score": "--text",
     "news diff": "runs/second",
     "news audit": "--engines",
+    "bench lasso": "--peers",
+    "profile": "--layouts",
     "doctor": "--address",
     "node-resources": "ray start",
 }

@@ -1,0 +1,168 @@
+"""Run one solver once on a saved problem, in a process of its own, and certify what it answers."""
+
+import importlib.util
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import pipelines
+from actors.lasso.certificate import certify
+from actors.lasso.problem import LassoProblem
+from pipelines.bench.problems import SavedProblem
+from pipelines.bench.saved import load_answers, load_problem
+from pipelines.bench.solvers import Solver
+
+FloatArray = npt.NDArray[np.float64]
+
+ROOT = str(Path(pipelines.__path__[0]).parent)
+# Imports, compilation and reading have this much time on top of the solve's own.
+SETUP_S = 600.0
+_THREAD_LIMITS = (
+    *(f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA")),
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+@dataclass(frozen=True)
+class Try:
+    """What one solve reached at one tol.
+
+    Attributes
+    ----------
+    tol : float, the solver's own
+    status : str
+        ``solved``, ``timed out`` or ``failed``.
+    reason : str
+        Of a failure.
+    cpu_seconds, wall_seconds : float
+        Of the solve alone; of one that was ended, what it had taken until then.
+    peak_gib : float or None
+        Resident memory at its highest during the solve, the problem itself included.
+    gap : float or None
+        The largest relative gap of its answers, by our checker.
+    nonzeros : int or None
+        At the last alpha.
+    """
+
+    tol: float
+    status: str
+    cpu_seconds: float
+    wall_seconds: float
+    reason: str = ""
+    peak_gib: float | None = None
+    gap: float | None = None
+    nonzeros: int | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Runs solvers on one problem and certifies their answers in float64."""
+
+    problem: SavedProblem
+    timeout_s: float
+    threads: int = 1
+
+    @cached_property
+    def exact(self) -> LassoProblem:
+        """The problem as the checker sees it."""
+        return LassoProblem(*load_problem(self.problem.folder))
+
+    def attempt(
+        self, solver: Solver, alphas: FloatArray, tol: float, python: str | None = None
+    ) -> Try:
+        """Solve once and certify every answer."""
+        found = self.solve(solver, alphas, tol, python)
+        if found.status != "solved":
+            return found
+        return self.certified(found, alphas)
+
+    def solve(
+        self, solver: Solver, alphas: FloatArray, tol: float, python: str | None = None
+    ) -> Try:
+        """Solve once; the answers are left in `answers`, not certified."""
+        self.answers.unlink(missing_ok=True)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command, environment = process(
+            "child",
+            {
+                "solver": solver.name,
+                "problem": str(self.problem.folder),
+                "answers": str(self.answers),
+                "alphas": [float(alpha) for alpha in alphas],
+                "tol": tol,
+                "timeout": self.timeout_s,
+            },
+            threads=self.threads,
+            python=python,
+        )
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=self.timeout_s + SETUP_S,
+            )
+        except subprocess.TimeoutExpired:
+            return Try(tol, "failed", 0.0, 0.0, reason=f"not ready after {SETUP_S:g} s")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        facts: dict[str, Any] = {key: value for line in lines for key, value in line.items()}
+        if done.returncode == 0:
+            facts.pop("cpu_before")
+            return Try(tol, "solved", **facts)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        spent = max(spent - facts.get("cpu_before", spent), 0.0)
+        if done.returncode == -signal.SIGALRM:
+            reason = f"no answer after {self.timeout_s:g} s"
+            return Try(tol, "timed out", spent, self.timeout_s, reason=reason)
+        return Try(tol, "failed", spent, 0.0, reason=_last_words(done))
+
+    @property
+    def answers(self) -> Path:
+        """File of the last solve's answers."""
+        return self.problem.folder / "answers.npz"
+
+    def certified(self, found: Try, alphas: Sequence[float] | FloatArray) -> Try:
+        """Return ``found`` with the largest gap of the answers that it left."""
+        coefs, intercepts = load_answers(self.answers)
+        gaps = [
+            certify(self.exact, coefs[:, [i]], float(intercepts[i]), float(alpha)).relative_gap
+            for i, alpha in enumerate(alphas)
+        ]
+        # An answer at the optimum can fall below zero by rounding.
+        gap = float(max(0.0, *gaps)) if np.isfinite(gaps).all() else float("inf")
+        return replace(found, gap=gap, nonzeros=int(np.count_nonzero(coefs[:, [-1]].data)))
+
+
+def is_installed(solver: Solver) -> bool:
+    """Whether this interpreter has what the solver needs."""
+    return solver.package is None or importlib.util.find_spec(solver.package) is not None
+
+
+def process(
+    module: str, order: dict[str, Any], *, threads: int, python: str | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """Return command and environment of a process of this package's ``module``."""
+    limits = dict.fromkeys(_THREAD_LIMITS, str(threads))
+    environment = os.environ | limits | {"PYTHONPATH": ROOT}
+    command = [python or sys.executable, "-m", f"pipelines.bench.{module}", json.dumps(order)]
+    return command, environment
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode < 0:
+        return f"ended by {signal.Signals(-done.returncode).name}: memory may have run out"
+    return lines[-1] if lines else f"exit code {done.returncode}"
