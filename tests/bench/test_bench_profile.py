@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from command import tenfold
 
-from pipelines.bench.profile import compare, recommend
+from pipelines.bench.recommend import compare, recommend
 
 
 def columns(*dictionaries):
