@@ -1,19 +1,26 @@
 """The engines by name."""
 
+import importlib.util
+
 from actors.lasso.solution import Engine
+from cluster.errors import InputError
 
 ENGINES = ("newton", "celer", "sklearn")
+# Batched engines on a device of their own; plain ``torch`` takes the best that is there.
+DEVICE_ENGINES = ("torch", "torch:cuda", "torch:mps", "torch:cpu", "mlx")
 
 
 def make_engine(name: str) -> Engine:
     """Return a fresh engine.
 
-    Engines are imported only when asked for: celer alone costs seconds at import.
+    Engines are imported only when asked for: celer and PyTorch cost seconds at import.
 
     Raises
     ------
     ValueError
-        For a name that is not one of ``ENGINES``.
+        For a name that is not one of ``ENGINES`` and ``DEVICE_ENGINES``.
+    InputError
+        When the library or the device of an engine is not there.
     """
     if name == "newton":
         from actors.lasso.newton import NewtonEngine
@@ -27,4 +34,31 @@ def make_engine(name: str) -> Engine:
         from actors.lasso.sklearn_engine import SklearnEngine
 
         return SklearnEngine()
-    raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
+    if name in DEVICE_ENGINES:
+        library, _, device = name.partition(":")
+        require_library(library)
+        if library == "mlx":
+            from actors.lasso.mlx_engine import MlxEngine
+
+            return MlxEngine()
+        from actors.lasso.torch_engine import TorchEngine
+
+        return TorchEngine(device)
+    names = ", ".join((*ENGINES, *DEVICE_ENGINES))
+    raise ValueError(f"engine: expected one of {names}, got {name!r}")
+
+
+def require_library(library: str) -> None:
+    """Check that ``torch`` or ``mlx`` is installed.
+
+    Raises
+    ------
+    InputError
+        When it is not.
+    """
+    if importlib.util.find_spec(library) is None:
+        raise InputError(
+            f"engine {library}",
+            f"the package {library} is not installed here",
+            fix=f"Run pip install 'tenfold[{library}]'.",
+        )
