@@ -53,7 +53,10 @@ class LassoBenchConfig:
     )
     peers: tuple[str, ...] = field(
         default=(),
-        metadata={"help": f"Of {', '.join(PEERS)}, or none; default: those installed."},
+        metadata={
+            "help": f"Of {', '.join(PEERS)}, or none; default: those installed. celer-outer is "
+            "celer with its intercept found outside, by us."
+        },
     )
     tol: float = field(default=1e-6, metadata={"help": "Relative gap that every answer must meet."})
     curve: tuple[float, ...] = field(
@@ -132,6 +135,8 @@ def require_folder(out: str) -> None:
     """Refuse what cannot become a folder."""
     if not out.strip():
         raise InputError("--out", "empty", fix="Name a folder, or leave the option out.")
+    if "://" in out:
+        raise InputError("--out", "not on this machine", "a local folder", out)
     if Path(out).exists() and not Path(out).is_dir():
         raise InputError("--out", "not a folder", got=out, fix="Name a folder.")
 

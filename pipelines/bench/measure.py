@@ -141,9 +141,12 @@ class Judge:
             certify(self.exact, coefs[:, [i]], float(intercepts[i]), float(alpha)).relative_gap
             for i, alpha in enumerate(alphas)
         ]
+        if not np.isfinite(gaps).all():
+            return replace(found, status="failed", reason="its answers are not finite")
         # An answer at the optimum can fall below zero by rounding.
-        gap = float(max(0.0, *gaps)) if np.isfinite(gaps).all() else float("inf")
-        return replace(found, gap=gap, nonzeros=int(np.count_nonzero(coefs[:, [-1]].data)))
+        return replace(
+            found, gap=float(max(0.0, *gaps)), nonzeros=int(np.count_nonzero(coefs[:, [-1]].data))
+        )
 
 
 def is_installed(solver: Solver) -> bool:

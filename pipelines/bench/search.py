@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pipelines.bench.measure import Try
 
-STEP = 10.0
+STEP, LONGEST_STEP = 10.0, 1000.0
 MOST_TRIES = 9
 FIRST_SHARE = 0.1  # of the smallest alpha: the first violation of optimality that is allowed
 AIM = 0.7  # the share of the gap asked for that the last try aims at
@@ -70,10 +70,10 @@ def best_try(tries: Sequence[Try], asked: float, *, stops_on_gap: bool) -> Try |
 
 
 def _tighter(tries: Sequence[Try], asked: float) -> float:
-    """Return a tenth of the last tolerance, or less of a step where that would overshoot."""
+    """Return what should meet the gap by the law of the last two tries, else a tenth."""
     tol = tries[-1].tol
     aimed = _aim(tries[-2], tries[-1], asked) if len(tries) > 1 else None
-    return tol / STEP if aimed is None else min(max(aimed, tol / STEP), tol / 2)
+    return tol / STEP if aimed is None else min(max(aimed, tol / LONGEST_STEP), tol / 2)
 
 
 def _between(missed: Try, met: Try, asked: float) -> float | None:

@@ -162,6 +162,7 @@ def test_own_matrix_is_measured_without_the_rows_that_have_no_response(tmp_path)
         ("--python-for celer", "--python-for"),
         ("--python-for lassoo=python", "lassoo"),
         ("--out pyproject.toml", "--out"),
+        ("--out s3://bucket/x", "--out"),
     ],
 )
 def test_bad_input_is_refused(flags, named, tmp_path):

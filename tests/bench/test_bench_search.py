@@ -43,8 +43,9 @@ def test_luck_of_a_looser_tol_does_not_count_for_a_gap_solver():
 
 def test_other_solver_is_tightened_to_what_just_meets_the_gap():
     tries = search(lambda tol: tol**1.5, stops_on_gap=False, smallest_alpha=0.1)
-    # By tens, except the last step, which the law of the first ones shortens.
+    # One step of ten shows the law; the next goes all the way.
     assert [t.tol for t in tries[:2]] == pytest.approx([1e-2, 1e-3])
+    assert len(tries) == 3
     assert tries[-1].gap == pytest.approx(0.7e-6)
     assert best_try(tries, 1e-6, stops_on_gap=False) == tries[-1]
 
