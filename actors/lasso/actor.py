@@ -10,7 +10,7 @@ from ray.actor import ActorHandle
 from threadpoolctl import threadpool_limits
 
 from actors.lasso.engines import make_engine
-from actors.lasso.unit import UnitResult, solve_unit
+from actors.lasso.unit import UnitResult, solve_folds, solve_unit
 from cluster.resources import engine_resources
 
 
@@ -51,8 +51,21 @@ class LassoWorker:
     def solve(
         self, payload: Mapping[str, Any], previous: Mapping[str, np.ndarray] | None
     ) -> UnitResult:
-        """Solve ``payload`` = {target, fold, alphas, tol}, warm-started from ``previous``."""
+        """Solve ``payload`` = {target, fold, alphas, tol}, warm-started from ``previous``.
+
+        With ``margin`` in place of ``fold``: all folds side by side, by `solve_folds`.
+        """
         with threadpool_limits(self._threads):
+            if "margin" in payload:
+                return solve_folds(
+                    self._X,
+                    np.ascontiguousarray(self._targets[:, payload["target"]]),
+                    self._roles,
+                    payload["alphas"],
+                    tol=payload["tol"],
+                    margin=payload["margin"],
+                    previous=previous,
+                )
             return solve_unit(
                 self._engine,
                 self._X,

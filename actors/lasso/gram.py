@@ -5,22 +5,24 @@ import scipy.sparse as sp
 
 from actors.lasso.problem import FloatArray, IntArray, LassoProblem
 
+# Columns arrive in chunks, which are merged once they are so many.
+MAX_CHUNKS = 4
+
 
 class GramCache:
     """Gram matrix of a growing list of columns after the projection of `LassoProblem`.
 
     ``X' S X - B' B`` with ``B`` the loadings; with an intercept alone, the centred Gram matrix.
-
     Entries do not depend on the order in which columns arrive: each is one sum over the common rows
     in row order, so a path resumed elsewhere meets the same numbers.
     """
 
     def __init__(self, problem: LassoProblem) -> None:
         self._problem = problem
+        self._chunks: list[sp.csr_matrix] = []
         self.columns: IntArray = np.zeros(0, dtype=np.int64)
         self._position = np.full(problem.X.shape[1], -1, dtype=np.int64)
         self._buffer: FloatArray = np.empty((0, 0))
-        self._columns_t = sp.csr_matrix((0, problem.X.shape[0]))
 
     @property
     def matrix(self) -> FloatArray:
@@ -37,19 +39,26 @@ class GramCache:
         new = columns[self._position[columns] < 0]
         if new.size == 0:
             return
-        problem, old = self._problem, self.columns.size
-        block = problem.X[:, new]
-        weighted = block.data * problem.row_weights[block.indices]
-        block = sp.csc_matrix((weighted, block.indices, block.indptr), block.shape)
+        loadings, old = self._problem.loadings, self.columns.size
+        block = self._products(new)
         self.columns = np.concatenate((self.columns, new))
         self._position[new] = np.arange(old, self.columns.size)
-        self._columns_t = sp.vstack((self._columns_t, problem.X[:, new].T), format="csr")
-        loadings = problem.loadings
-        product = (self._columns_t @ block).toarray()
-        product -= loadings[:, self.columns].T @ loadings[:, new]
+        block -= loadings[:, self.columns].T @ loadings[:, new]
         self._grow(self.columns.size)
-        self._buffer[: self.columns.size, old : self.columns.size] = product
-        self._buffer[old : self.columns.size, :old] = product[:old].T
+        self._buffer[: self.columns.size, old : self.columns.size] = block
+        self._buffer[old : self.columns.size, :old] = block[:old].T
+
+    def _products(self, new: IntArray) -> FloatArray:
+        """Return ``X' S X_new`` of the present columns and the new ones (k + m, m)."""
+        X, weights = self._problem.X, self._problem.row_weights
+        right = X[:, new]
+        self._chunks.append(right.tocsr())
+        if len(self._chunks) > MAX_CHUNKS:
+            self._chunks = [sp.hstack(self._chunks, format="csr")]
+        weighted = right.data * weights[right.indices]
+        # The transpose of a CSC matrix, read as CSR: work goes with the new non-zeros.
+        rows = sp.csr_matrix((weighted, right.indices, right.indptr), right.shape[::-1])
+        return np.hstack([(rows @ chunk).toarray() for chunk in self._chunks]).T
 
     def keep(self, columns: IntArray) -> None:
         """Forget every column but ``columns``."""
@@ -57,8 +66,8 @@ class GramCache:
         matrix = self.matrix[np.ix_(kept, kept)]
         self._position[self.columns] = -1
         self.columns = self.columns[kept]
+        self._chunks = [sp.hstack(self._chunks, format="csr")[:, kept]]
         self._position[self.columns] = np.arange(kept.size)
-        self._columns_t = self._columns_t[kept]
         self._buffer = matrix
 
     def _grow(self, size: int) -> None:

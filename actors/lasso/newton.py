@@ -1,29 +1,30 @@
-"""Our own engine: a working set around Newton's method on its Gram matrix.
+"""Our own engine: working sets around Newton's method on their Gram matrices.
 
 Each round adds the columns that correlate most with the residual, solves the small problem on their
 Gram matrix and measures the duality gap over all columns in float64; one or two rounds an alpha.
+Several problems on one design matrix (folds, targets) walk down their alphas side by side: one pass
+over the matrix then measures all of them. Their Gram matrices are not shared: folds ask for
+different columns, and the products of the union cost more than those that each fold needs.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.sparse as sp
 
-from actors.lasso.active_set import minimise_on_gram
-from actors.lasso.factor import StackedCholesky
-from actors.lasso.gram import GramCache
-from actors.lasso.problem import FloatArray, IntArray, LassoProblem
+from actors.lasso.newton_path import NewtonPath
+from actors.lasso.problem import FloatArray, LassoProblem
 from actors.lasso.solution import PathRecorder, PathSolution
 
 MAX_ROUNDS = 30
-MIN_WORKING_SET = 200
-# The inner problem stops below the outer tolerance, so that its error does not cost a round.
-INNER_SHARE = 0.3
-# Columns that the path has left behind are dropped once they outnumber the working set so much.
-STALE_RATIO = 3.0
+# Residuals that one pass over the matrix takes: what it returns is so many times a column's length.
+MAX_TOGETHER = 8
 
 ADVICE = "Loosen tol, or raise the smallest alpha."
+
+# Told the number of alphas done and the recorders, one a problem; False ends the walk.
+GoOn = Callable[[int, Sequence[PathRecorder]], bool]
 
 
 class NewtonEngine:
@@ -40,98 +41,118 @@ class NewtonEngine:
         start: sp.csc_matrix | None = None,
     ) -> PathSolution:
         """See :class:`actors.lasso.solution.Engine`."""
-        recorder = PathRecorder(self.name, problem, tol, ADVICE)
-        path = _Path(problem, tol, start)
-        for alpha in alphas:
-            started = time.perf_counter()
-            gap, steps = path.advance(float(alpha))
-            recorder.add(
-                float(alpha),
-                path.support,
-                path.values,
-                gap=gap,
-                n_iter=steps,
-                seconds=time.perf_counter() - started,
-            )
-        return recorder.finish()
+        return self.solve_paths([problem], [alphas], tol=tol, starts=[start])[0]
 
+    def solve_paths(
+        self,
+        problems: Sequence[LassoProblem],
+        alphas: Sequence[Sequence[float] | FloatArray],
+        *,
+        tol: float = 1e-6,
+        starts: Sequence[sp.csc_matrix | None] | None = None,
+        go_on: GoOn | None = None,
+    ) -> list[PathSolution]:
+        """Solve several problems on one design matrix side by side.
 
-class _Path:
-    """State of one path: the coefficients and the Gram matrix of the columns met so far."""
+        Parameters
+        ----------
+        alphas : for each problem its decreasing alphas; equally many
+        starts : for each problem a warm start (n_features, 1), or None
+        go_on : called after each alpha of all problems; False ends all paths there
 
-    def __init__(self, problem: LassoProblem, tol: float, start: sp.csc_matrix | None) -> None:
-        self._problem = problem
-        self._tol = tol
-        self._cache = GramCache(problem)
-        self._factor = StackedCholesky()
-        self.support: IntArray = np.zeros(0, dtype=np.int64)
-        self.values: FloatArray = np.zeros(0)
-        if start is not None:
-            self.support, self.values = problem.penalised_part(start)
-        self._screen()
-
-    def advance(self, alpha: float) -> tuple[float, int]:
-        """Move the coefficients to the optimum at ``alpha``; return its gap and Newton steps."""
-        steps = 0
-        for _ in range(MAX_ROUNDS):
-            gap = self._gap(alpha)
-            if gap <= self._tol:
+        Raises
+        ------
+        ValueError
+            When the problems differ in ``X``, or in the number of their alphas.
+        """
+        counts = {len(grid) for grid in alphas}
+        if len(counts) != 1 or any(problem.X is not problems[0].X for problem in problems):
+            raise ValueError("problems: expected one X and equally many alphas for all")
+        recorders = [PathRecorder(self.name, problem, tol, ADVICE) for problem in problems]
+        walk = _Walk(problems, tol, starts or [None] * len(problems))
+        for number in range(counts.pop()):
+            here = [float(grid[number]) for grid in alphas]
+            for at, (gap, steps, seconds) in enumerate(walk.advance(here)):
+                path = walk.paths[at]
+                recorders[at].add(
+                    here[at], path.support, path.values, gap=gap, n_iter=steps, seconds=seconds
+                )
+            if go_on is not None and not go_on(number + 1, recorders):
                 break
-            self._extend(alpha)
-            steps += self._solve_inner(alpha)
-            self._screen()
-        return self._gap(alpha), steps
+        return [recorder.finish() for recorder in recorders]
 
-    def _screen(self) -> None:
-        """Measure the residual and its correlations with all columns, for any alpha."""
-        problem = self._problem
-        self._residual = problem.residual(self.support, self.values)
-        self._correlations = problem.correlations(self._residual)
-        self._strength = problem.strength(self._correlations)
-        self._largest = float(self._strength.max(initial=0.0))
 
-    def _gap(self, alpha: float) -> float:
-        l1_norm = self._problem.l1_norm(self.support, self.values)
-        return self._problem.gap_from(self._residual, self._largest, l1_norm, alpha)
+class _Walk:
+    """Paths that go down their alphas in step."""
 
-    def _extend(self, alpha: float) -> None:
-        """Take into the cache the columns that violate optimality most, and the support."""
-        problem = self._problem
-        violates = (self._strength > 0.999 * alpha * problem.n) & (problem.squared_norms > 0)
-        violates[self.support] = False
-        candidates = np.flatnonzero(violates)
-        limit = max(int(1.5 * self.support.size), MIN_WORKING_SET)
-        if candidates.size > limit:
-            strongest = np.argpartition(-self._strength[candidates], limit)[:limit]
-            candidates = np.sort(candidates[strongest])
-        working_set = np.union1d(self.support, candidates)
-        if self._cache.columns.size > STALE_RATIO * max(working_set.size, MIN_WORKING_SET):
-            present = working_set[self._cache.positions(working_set) >= 0]
-            self._cache.keep(present)
-            self._factor = StackedCholesky()
-        self._cache.add(working_set)
+    def __init__(
+        self,
+        problems: Sequence[LassoProblem],
+        tol: float,
+        starts: Sequence[sp.csc_matrix | None],
+    ) -> None:
+        self._tol = tol
+        self.paths = [
+            NewtonPath(problem, tol, start) for problem, start in zip(problems, starts, strict=True)
+        ]
+        self._measure(range(len(problems)))
 
-    def _solve_inner(self, alpha: float) -> int:
-        cache, problem = self._cache, self._problem
-        gram, columns = cache.matrix, cache.columns
-        v = np.zeros(columns.size)
-        v[cache.positions(self.support)] = self.values
-        bound = np.full(columns.size, alpha * problem.n)
-        if problem.penalty_weights is not None:
-            bound *= problem.penalty_weights[columns]
-        v, steps = minimise_on_gram(
-            gram,
-            # The gradient at v is the measured one, so that the rounding of the Gram matrix
-            # does not limit the answer: each round refines the last.
-            self._correlations[columns] + gram @ v,
-            v,
-            bound,
-            stop_gap=INNER_SHARE * self._tol * problem.y_norm2,
-            y_norm2=problem.y_norm2,
-            factor=self._factor,
-            positive=problem.positive,
-        )
-        chosen = np.flatnonzero(v)
-        chosen = chosen[np.argsort(columns[chosen])]
-        self.support, self.values = columns[chosen], v[chosen]
-        return steps
+    def advance(self, alphas: Sequence[float]) -> list[tuple[float, int, float]]:
+        """Move every path to its alpha; return gaps, Newton steps and seconds.
+
+        What is done for several paths together counts for each in equal parts.
+        """
+        steps, seconds = [0] * len(self.paths), [0.0] * len(self.paths)
+        since = time.perf_counter()
+        pending: list[int] = []
+        for round_ in range(MAX_ROUNDS + 1):
+            before = pending or range(len(self.paths))
+            pending = [at for at in before if self.paths[at].gap(alphas[at]) > self._tol]
+            if not pending or round_ == MAX_ROUNDS:
+                break
+            for at in pending:
+                self.paths[at].extend(alphas[at])
+                steps[at] += self.paths[at].descend(alphas[at])
+                since = _share(seconds, [at], since)
+            self._measure(pending)
+            since = _share(seconds, pending, since)
+        gaps = [path.gap(alpha) for path, alpha in zip(self.paths, alphas, strict=True)]
+        return list(zip(gaps, steps, seconds, strict=True))
+
+    def _measure(self, which: Sequence[int]) -> None:
+        """Give the paths their residuals and correlations, by one pass over the matrix."""
+        for first in range(0, len(which), MAX_TOGETHER):
+            group = [self.paths[at] for at in which[first : first + MAX_TOGETHER]]
+            residuals = _residuals(group)
+            if len(group) == 1:
+                group[0].measured(residuals[0], group[0].problem.correlations(residuals[0]))
+                continue
+            weighted = np.column_stack(
+                [p.problem.weighted(r) for p, r in zip(group, residuals, strict=True)]
+            )
+            correlations = np.ascontiguousarray((group[0].problem.X.T @ weighted).T)
+            for path, residual, own in zip(group, residuals, correlations, strict=True):
+                path.measured(residual, own)
+
+
+def _residuals(group: Sequence[NewtonPath]) -> list[FloatArray]:
+    """Return the residual of each path; their supports overlap and are read once."""
+    if len(group) == 1:
+        return [group[0].problem.residual(group[0].support, group[0].values)]
+    union = np.unique(np.concatenate([path.support for path in group]))
+    coefs = np.zeros((union.size, len(group)))
+    for column, path in zip(coefs.T, group, strict=True):
+        column[np.searchsorted(union, path.support)] = path.values
+    fitted = (group[0].problem.X[:, union] @ coefs).T
+    return [
+        path.problem.residual_of(own, path.support, path.values)
+        for path, own in zip(group, fitted, strict=True)
+    ]
+
+
+def _share(seconds: list[float], which: Sequence[int], since: float) -> float:
+    """Charge the time since ``since`` to the paths ``which``; return the time now."""
+    now = time.perf_counter()
+    for at in which:
+        seconds[at] += (now - since) / len(which)
+    return now

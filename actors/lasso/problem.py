@@ -189,9 +189,11 @@ class LassoProblem:
 
     def correlations(self, residual: FloatArray) -> FloatArray:
         """Return ``X' S r`` (n_features,) of a residual that is zero on held-out rows."""
-        if self.sample_weight is not None:
-            residual = self.row_weights * residual
-        return self.X.T @ residual
+        return self.X.T @ self.weighted(residual)
+
+    def weighted(self, residual: FloatArray) -> FloatArray:
+        """Return ``S r`` of a residual that is zero on held-out rows (n_samples,)."""
+        return residual if self.sample_weight is None else self.row_weights * residual
 
     def strength(self, correlations: FloatArray, columns: IntArray | None = None) -> FloatArray:
         """Return what the dual constraint bounds by ``alpha n`` for each column.
@@ -218,8 +220,11 @@ class LassoProblem:
 
         ``values`` are the coefficients of the penalised columns ``support``.
         """
-        fitted = self.X[:, support] @ values
-        fitted -= self.basis @ (self.loadings[:, support] @ values)
+        return self.residual_of(self.X[:, support] @ values, support, values)
+
+    def residual_of(self, fitted: FloatArray, support: IntArray, values: FloatArray) -> FloatArray:
+        """Return `residual`, given ``X w`` (n_samples,)."""
+        fitted = fitted - self.basis @ (self.loadings[:, support] @ values)
         return np.where(self.rows, self.y_centred - fitted, 0.0)
 
     def penalised_part(self, start: sp.csc_matrix) -> tuple[IntArray, FloatArray]:
@@ -273,7 +278,7 @@ class LassoProblem:
         """
         bound = alpha * self.n
         scale = 1.0 if largest <= bound else bound / largest
-        weighted = residual if self.sample_weight is None else self.row_weights * residual
+        weighted = self.weighted(residual)
         squared = float(weighted @ residual)
         fitted = float(weighted @ self.y_centred) - squared
         gap = 0.5 * squared * (1.0 - scale) ** 2 + bound * l1_norm - scale * fitted

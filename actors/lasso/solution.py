@@ -106,15 +106,17 @@ class PathRecorder:
                 stacklevel=3,
             )
 
+    def last(self) -> tuple[IntArray, FloatArray, float]:
+        """Return support, coefficients and intercept of the answer added last."""
+        return self._supports[-1], self._values[-1], self._rows[-1][1]
+
     def finish(self) -> PathSolution:
         """Return what was collected."""
         indptr = np.concatenate(([0], np.cumsum([s.size for s in self._supports], dtype=np.int64)))
         indices = np.concatenate([np.zeros(0, dtype=np.int64), *self._supports])
         values = np.concatenate([np.zeros(0), *self._values])
         shape = (self._problem.X.shape[1], len(self._rows))
-        alphas, intercepts, gaps, n_iter, seconds = (
-            np.array(column) for column in zip(*self._rows, strict=True)
-        )
+        alphas, intercepts, gaps, n_iter, seconds = np.array(self._rows).reshape(-1, 5).T.copy()
         return PathSolution(
             alphas=alphas,
             coefs=sp.csc_matrix((values, indices, indptr), shape=shape),

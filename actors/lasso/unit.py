@@ -1,4 +1,4 @@
-"""One unit of work: a stretch of the alpha path for one target on one fold, with its errors."""
+"""Units of work: a stretch of the alpha path for one target, on one fold or on all together."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from actors.lasso.newton import NewtonEngine
 from actors.lasso.problem import FloatArray, LassoProblem
-from actors.lasso.solution import Engine, PathSolution
+from actors.lasso.solution import Engine, PathRecorder, PathSolution
 
 # Roles of a row in a fold.
 UNUSED, TRAIN, VALIDATION = 0, 1, 2
@@ -43,10 +44,93 @@ def solve_unit(
     scalars ``gap`` (the largest, for the progress line), ``n_train, n_validation``. Errors are on
     the scale of ``y``.
     """
-    defined = np.isfinite(y)
-    problem = LassoProblem(X, y, (roles == TRAIN) & defined)
+    problem = _on(X, y, roles)
     solution = engine.solve_path(problem, alphas, tol=tol, start=_last(previous, X.shape[1]))
-    validation = (roles == VALIDATION) & defined
+    return _measured(problem, solution, roles)
+
+
+def solve_folds(
+    X: sp.csc_matrix,
+    y: FloatArray,
+    roles: npt.NDArray[np.int8],
+    alphas: Sequence[float],
+    *,
+    tol: float,
+    margin: float,
+    previous: Mapping[str, np.ndarray] | None = None,
+) -> UnitResult:
+    """Solve one stretch on all folds side by side, until the validation error turns.
+
+    The folds end together, at the first alpha where the mean of their validation errors is more
+    than ``1 + margin`` times its minimum so far: each fold on its own would leave the mean, by
+    which alpha is chosen, undefined further down.
+
+    Parameters
+    ----------
+    roles : ndarray (n_folds, n_samples), int8
+        Folds without validation rows, such as all rows, take no part in the mean.
+    margin : float
+    previous : result of the stretch before
+
+    Returns
+    -------
+    dict of arrays
+        Of `solve_unit` for each fold under `fold_key`, shorter than ``alphas`` (down to nothing)
+        where the error turned; ``mean_mse`` of all stretches so far, ``stopped``, and ``gap``.
+    """
+    problems = [_on(X, y, own) for own in roles]
+    held_out = [np.flatnonzero((own == VALIDATION) & np.isfinite(y)) for own in roles]
+    history = [] if previous is None else previous["mean_mse"].tolist()
+    stopped = previous is not None and bool(previous["stopped"])
+
+    def go_on(_: int, recorders: Sequence[PathRecorder]) -> bool:
+        nonlocal stopped
+        errors = []
+        for recorder, rows in zip(recorders, held_out, strict=True):
+            if rows.size:
+                support, values, intercept = recorder.last()
+                errors.append(np.mean((y[rows] - X[:, support][rows] @ values - intercept) ** 2))
+        history.append(float(np.mean(errors)) if errors else np.nan)
+        stopped = history[-1] > (1.0 + margin) * min(history)
+        return not stopped
+
+    before = [None if previous is None else fold_result(previous, i) for i in range(len(roles))]
+    solutions = NewtonEngine().solve_paths(
+        problems,
+        [[] if stopped else alphas] * len(problems),
+        tol=tol,
+        starts=[_last(own, X.shape[1]) for own in before],
+        go_on=go_on,
+    )
+    results: UnitResult = {"mean_mse": np.array(history), "stopped": np.array(stopped)}
+    for fold, (problem, solution) in enumerate(zip(problems, solutions, strict=True)):
+        measured = _measured(problem, solution, roles[fold])
+        results |= {fold_key(fold, name): value for name, value in measured.items()}
+    largest = max(float(solution.gaps.max(initial=0.0)) for solution in solutions)
+    return results | {"gap": np.array(largest)}
+
+
+def fold_key(fold: int, name: str) -> str:
+    """Return the name under which `solve_folds` returns ``name`` of a fold."""
+    return f"f{fold:03d}_{name}"
+
+
+def fold_result(result: Mapping[str, np.ndarray], fold: int) -> UnitResult:
+    """Return what `solve_unit` would have returned for one fold of a result of `solve_folds`."""
+    prefix = fold_key(fold, "")
+    return {k.removeprefix(prefix): v for k, v in result.items() if k.startswith(prefix)}
+
+
+def _on(X: sp.csc_matrix, y: FloatArray, roles: npt.NDArray[np.int8]) -> LassoProblem:
+    return LassoProblem(X, y, (roles == TRAIN) & np.isfinite(y))
+
+
+def _measured(
+    problem: LassoProblem, solution: PathSolution, roles: npt.NDArray[np.int8]
+) -> UnitResult:
+    """Return the arrays of `solve_unit`."""
+    X, y = problem.X, problem.y
+    validation = (roles == VALIDATION) & np.isfinite(y)
     predicted = predict(X, solution)
     return {
         "alphas": solution.alphas,
@@ -80,7 +164,9 @@ def predict(X: sp.csc_matrix, solution: PathSolution) -> FloatArray:
 
 
 def _last(previous: Mapping[str, np.ndarray] | None, n_features: int) -> sp.csc_matrix | None:
-    return None if previous is None else coefficients(previous, n_features)[:, [-1]]
+    if previous is None or not previous["alphas"].size:
+        return None
+    return coefficients(previous, n_features)[:, [-1]]
 
 
 def _mse(y: FloatArray, predicted: FloatArray, rows: npt.NDArray[np.bool_]) -> FloatArray:

@@ -78,8 +78,8 @@ def test_columns_left_behind_are_forgotten_without_harm(monkeypatch):
     problem = make_problem(3, n=60, p=300)
     alphas = path(problem, 300, 25)
     whole = NewtonEngine().solve_path(problem, alphas, tol=1e-12)
-    monkeypatch.setattr("actors.lasso.newton.MIN_WORKING_SET", 5)
-    monkeypatch.setattr("actors.lasso.newton.STALE_RATIO", 1.0)
+    monkeypatch.setattr("actors.lasso.newton_path.MIN_WORKING_SET", 5)
+    monkeypatch.setattr("actors.lasso.newton_path.STALE_RATIO", 1.0)
     small = NewtonEngine().solve_path(problem, alphas, tol=1e-12)
     assert largest_gap(problem, small) <= 1e-11
     np.testing.assert_allclose(small.coefs.toarray(), whole.coefs.toarray(), atol=1e-4)
