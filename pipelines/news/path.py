@@ -7,13 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from actors.lasso.engines import ENGINES
+from actors.lasso.engines import DEVICE_ENGINES, ENGINES
+from actors.lasso.unit import fold_result
 from cluster.errors import InputError
 from cluster.units import Unit
 
 FloatArray = npt.NDArray[np.float64]
 Results = Mapping[str, Mapping[str, np.ndarray]]
 
+AUTO = "auto"
 RULES = ("min", "1se")
 # Targets have variance 1 and texts length 1: what is smaller is rounding.
 _NO_CORRELATION = 1e-12
@@ -25,7 +27,12 @@ class PathConfig:
     """Which alphas are solved, by which engine, how tightly, and how one is chosen."""
 
     engine: str = field(
-        default="newton", metadata={"help": f"Solver: {', '.join(ENGINES)}.", "panel": "Lasso"}
+        default="newton",
+        metadata={
+            "help": f"Solver: {', '.join((*ENGINES, *DEVICE_ENGINES))}, or auto: whichever "
+            "measures faster on these machines.",
+            "panel": "Lasso",
+        },
     )
     alphas: int = field(
         default=50, metadata={"help": "Number of alphas, evenly spaced in log.", "panel": "Lasso"}
@@ -69,13 +76,22 @@ class PathConfig:
             "panel": "Lasso",
         },
     )
+    early_stop: float = field(
+        default=0.0,
+        metadata={
+            "help": "End a target's path once the mean validation error of its folds is this share "
+            "above its minimum, such as 0.01; 0 solves the whole grid.",
+            "panel": "Lasso",
+        },
+    )
     stretch: int = field(
         default=10, metadata={"help": "Alphas solved in one unit of work.", "panel": "Lasso"}
     )
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise InputError("--engine", "unknown", " or ".join(ENGINES), self.engine)
+        engines = (*ENGINES, *DEVICE_ENGINES, AUTO)
+        if self.engine not in engines:
+            raise InputError("--engine", "unknown", " or ".join(engines), self.engine)
         for option, value in (("--alphas", self.alphas), ("--stretch", self.stretch)):
             if value < 1:
                 raise InputError(option, "too few", "1 or more", value)
@@ -103,6 +119,17 @@ class PathConfig:
             raise InputError("--stability", "negative", "0 or more", self.stability)
         if not 0 <= self.min_stability <= 1:
             raise InputError("--min-stability", "no share", "0 to 1", self.min_stability)
+        if not 0 <= self.early_stop < np.inf:
+            raise InputError(
+                "--early-stop", "no share", "0 or more, and finite", self.early_stop, "Pass 0.01."
+            )
+        if self.early_stop and self.engine not in ("newton", "auto"):
+            raise InputError(
+                "--early-stop",
+                "only the newton engine solves folds side by side",
+                got=f"--engine {self.engine}",
+                fix="Pass --engine newton, or leave it out.",
+            )
         if self.min_stability and not self.stability:
             raise InputError(
                 "--min-stability",
@@ -141,6 +168,8 @@ def plan_units(grids: Sequence[FloatArray], n_folds: int, config: PathConfig) ->
     Row ``n_folds`` of the roles is all rows: its path holds the final dictionary's solution.
     """
     units = []
+    if config.early_stop:
+        return _side_by_side(grids, config)
     for target, grid in enumerate(grids):
         for fold in range(n_folds + 1):
             for start in range(0, grid.size, config.stretch):
@@ -157,6 +186,45 @@ def plan_units(grids: Sequence[FloatArray], n_folds: int, config: PathConfig) ->
                     )
                 )
     return units
+
+
+def _side_by_side(grids: Sequence[FloatArray], config: PathConfig) -> list[Unit]:
+    """Plan a chain of stretches a target, each on all folds."""
+    return [
+        Unit(
+            key=folds_key(target, start),
+            payload={
+                "target": target,
+                "alphas": grid[start : start + config.stretch],
+                "tol": config.tol,
+                "margin": config.early_stop,
+            },
+            after=folds_key(target, start - config.stretch) if start else None,
+        )
+        for target, grid in enumerate(grids)
+        for start in range(0, grid.size, config.stretch)
+    ]
+
+
+def folds_key(target: int, start: int) -> str:
+    """Return the name of a unit on all folds: target number, first alpha."""
+    return f"t{target:02d}-folds-a{start:04d}"
+
+
+def by_fold(results: Results, n_folds: int) -> Results:
+    """Return results on all folds as those of single folds, under their `unit_key`."""
+    single: dict[str, Mapping[str, np.ndarray]] = {}
+    for key, result in results.items():
+        target, _, start = key.split("-")
+        for fold in range(n_folds + 1):
+            own = fold_result(result, fold)
+            single[unit_key(int(target[1:]), fold, int(start[1:]))] = own
+    return single
+
+
+def solved(results: Results, grids: Sequence[FloatArray]) -> list[FloatArray]:
+    """Return the alphas of each target that were solved: all, or those before an early stop."""
+    return [grid[: joined(results, target, 0, "alphas").size] for target, grid in enumerate(grids)]
 
 
 def unit_key(target: int, fold: int, start: int) -> str:

@@ -23,7 +23,7 @@ from pipelines.news.dictionary import Entries
 from pipelines.news.folds import subsample_roles
 from pipelines.news.metrics import OutOfFold
 from pipelines.news.naming import Naming
-from pipelines.news.path import Choice, PathConfig, Results, plan_units, solution_at
+from pipelines.news.path import Choice, PathConfig, Results, by_fold, plan_units, solution_at
 from pipelines.news.prepare import NewsProblem
 from pipelines.news.twins import Twins, find_twins, merge_weights
 
@@ -75,7 +75,8 @@ def solve_grid(
 ) -> Results:
     """Solve every target, fold and alpha; finished units in ``store`` are reused."""
     units = plan_units(grids, problem.n_folds, config)
-    return _solve(problem, problem.roles, units, config, cluster, store, workers, "solve path")
+    results = _solve(problem, problem.roles, units, config, cluster, store, workers, "solve path")
+    return by_fold(results, problem.n_folds) if config.early_stop else results
 
 
 def select_stability(
