@@ -44,7 +44,9 @@ def certify(problem: LassoProblem, coef: Any, intercept: float, alpha: float) ->
     """
     w = np.asarray(coef.toarray() if sp.issparse(coef) else coef, dtype=np.float64).ravel()
     rows = np.flatnonzero(problem.rows)
-    X, y = problem.X[rows], problem.y[rows]
+    X, y = problem.X, problem.y
+    if rows.size < y.size:  # a copy of a large matrix for every alpha would be felt
+        X, y = X[rows], y[rows]
     given = problem.sample_weight
     s = np.ones(y.size) if given is None else given[rows]
     u = problem.penalty_weights

@@ -1,8 +1,8 @@
 """One solver on one saved problem, in a process of its own: ``python -m pipelines.bench.child``.
 
 Takes its orders as JSON in the first argument, prints two lines of JSON (ready, done) and leaves
-the answers in a file. The clock runs around the solve alone. One that takes too long is ended by
-the alarm, which stops compiled code as well.
+the answers in a file. The clock runs around the solve alone. One that takes too much processor
+time is ended by the profiling timer's signal, which stops compiled code as well.
 """
 
 import json
@@ -30,11 +30,11 @@ def main() -> None:
     warnings.simplefilter("ignore")  # what is reached is certified, whatever a solver says of it
     _report({"cpu_before": time.process_time()})
     forget_peak()
-    signal.setitimer(signal.ITIMER_REAL, order["timeout"])
+    signal.setitimer(signal.ITIMER_PROF, order["timeout"])
     started, cpu = time.perf_counter(), time.process_time()
     answers = solver.solve(X, y, alphas, order["tol"])
     cpu, wall = time.process_time() - cpu, time.perf_counter() - started
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     peak = peak_gib()
     save_answers(Path(order["answers"]), *answers)
     _report({"cpu_seconds": cpu, "wall_seconds": wall, "peak_gib": peak})

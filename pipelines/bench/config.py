@@ -64,7 +64,7 @@ class LassoBenchConfig:
     )
     runs: int = field(default=3, metadata={"help": "Runs that a figure is the median of."})
     timeout: float = field(
-        default=600.0, metadata={"help": "Wall seconds after which one solve is ended."}
+        default=600.0, metadata={"help": "CPU seconds a thread after which a solve is ended."}
     )
     threads: int = field(default=1, metadata={"help": "Threads of each solver."})
     python_for: tuple[str, ...] = field(

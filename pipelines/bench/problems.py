@@ -98,9 +98,9 @@ def save(config: ProblemConfig, folder: Path) -> SavedProblem:
         For files that cannot be read or do not fit each other, or a response nothing explains.
     """
     if config.data is not None:
-        title, (X, y) = f"{config.target} of {config.data}", _from_news(config)
+        title, (X, y) = f"{config.target} of {Path(config.data).name}", _from_news(config)
     elif config.matrix is not None and config.y is not None:
-        title, (X, y) = config.matrix, _from_files(config.matrix, config.y)
+        title, (X, y) = Path(config.matrix).name, _from_files(config.matrix, config.y)
     else:
         sizes = config.sizes
         title = "synthetic texts"

@@ -101,10 +101,10 @@ def test_solver_that_runs_out_of_time_has_its_row(tmp_path):
     assert outcome.code == 0, outcome.err
     (row,) = outcome.json["rows"]
     assert row["status"] == "timed out"
-    assert row["reason"] == "no answer after 0.05 s"
+    assert row["reason"] == "no answer after 0.05 CPU s"
     assert row["at_least"]
     assert 0 < row["cpu_seconds"] < 5
-    assert "timed out: no answer after 0.05 s" in (tmp_path / "table.md").read_text()
+    assert "timed out: no answer after 0.05 CPU s" in (tmp_path / "table.md").read_text()
 
 
 def test_solver_that_fails_has_its_reason(problem):
