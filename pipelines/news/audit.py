@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,8 @@ def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
     """Solve the run's problems on every engine and compare; writes ``audit.json`` and ``.parquet``.
 
     Each engine gets the same targets on all rows. Columns that a gap-safe rule proves to be zero
-    are kept from the engines (unless ``full_matrix``); the certificate is over all columns.
+    are kept from the engines (unless ``full_matrix``); the certificate is over all columns, those
+    dropped early from the run's matrix too.
 
     Raises
     ------
@@ -87,7 +88,8 @@ def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
         loaded = load(saved, meter)
         with connect(config.cluster) as cluster:
             say(cluster.describe())
-            problem = prepare(saved, loaded, cluster, run, meter)
+            everything = replace(saved, design=replace(saved.design, drop_early=False))
+            problem = prepare(everything, loaded, cluster, run, meter)
             cases = _cases(problem, alphas, config)
             rows = _compare(problem, cases, engines, config, cluster, run)
     run.write_table("audit.parquet", pa.Table.from_pylist(rows))

@@ -28,6 +28,13 @@ class DesignConfig:
     scale: str = field(
         default="none", metadata={"help": f"Divide each column by: {', '.join(SCALES)}."}
     )
+    drop_early: bool = field(
+        default=True,
+        metadata={
+            "help": "Leave out of the matrix the n-grams whose products with the targets are too "
+            "small to enter, and prove along the path that they cannot."
+        },
+    )
     shard_rows: int = field(default=20_000, metadata={"help": "Observations in one text shard."})
 
     def __post_init__(self) -> None:

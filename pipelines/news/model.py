@@ -27,10 +27,10 @@ def write_model(
     run: Store, config: NewsConfig, problem: NewsProblem, chosen: Sequence[Chosen]
 ) -> None:
     """Write what :func:`read_model` reads."""
-    design = problem.columns.design
-    table = {"column": design.columns, "idf": design.idf}
-    if problem.columns.names is not None:
-        table = {"ngram": problem.columns.names, **table}
+    known = problem.columns.known
+    table = {"column": known.columns, "idf": known.idf}
+    if known.names is not None:
+        table = {"ngram": known.names, **table}
     run.write_table(COLUMNS, pa.table(table))
     names = problem.observations.target_names
     run.write_json(

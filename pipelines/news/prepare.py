@@ -1,7 +1,8 @@
 """From files to the problem that the Lasso solves: observations, design matrix, targets, folds."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -19,9 +20,10 @@ from cluster.shards import map_shards
 from cluster.storage import Store
 from pipelines.news import ngrams, tokenizer, vocabulary
 from pipelines.news.config import NewsConfig
+from pipelines.news.early_drop import Aside, Block, BoolArray, CountedRows, drop_early
 from pipelines.news.folds import make_folds, require_rows
 from pipelines.news.ingest import Inputs, read_inputs
-from pipelines.news.matrix import Design, stack_counts, weigh
+from pipelines.news.matrix import Design, Weighting, block_counts, make_weighting
 from pipelines.news.observations import Observations, align
 from pipelines.news.sessions import make_sessions
 from pipelines.news.targets import build_targets, feature_values
@@ -43,6 +45,7 @@ class Columns:
         All n-gram columns, before twins were merged.
     names : pa.Array of string, or None with hashing
         N-gram of each column of ``design``.
+    known : Known
     twins : Twins
     solved : ndarray (n_solved,), int64
         Column of ``design`` behind each solved column; -1 - i for numeric feature i.
@@ -54,12 +57,30 @@ class Columns:
 
     design: Design
     names: pa.Array | None
+    known: "Known"
     twins: Twins
     solved: IntArray
     preference: IntArray
     features: tuple[str, ...]
     feature_mean: FloatArray
     feature_std: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """All n-grams that give a text its length, also those left out of the matrix.
+
+    Attributes
+    ----------
+    columns : ndarray (n_ngrams,), int64
+        Vocabulary row (or hashed column) of each.
+    idf : ndarray (n_ngrams,)
+    names : pa.Array of string, or None with hashing
+    """
+
+    columns: IntArray
+    idf: FloatArray
+    names: pa.Array | None
 
 
 @dataclass(frozen=True)
@@ -88,6 +109,9 @@ class NewsProblem:
         Of the raw targets.
     counted : Counted
         The counted blocks, for a second look at their n-grams.
+    features : ndarray (n_samples, n_features)
+    aside : Aside, optional
+        What was left out of the matrix; None when that is nothing.
     """
 
     X: sp.csc_matrix
@@ -100,6 +124,8 @@ class NewsProblem:
     columns: Columns
     inputs: Inputs
     counted: Counted
+    features: FloatArray
+    aside: Aside | None = None
 
     @property
     def n_folds(self) -> int:
@@ -154,26 +180,18 @@ def prepare(
 ) -> NewsProblem:
     """Build the problem on the cluster; finished shards in ``run`` are reused."""
     with meter.stage("n-grams") as use:
-        counts, names, counted, use.reused = _count(config, cluster, run, loaded.observations)
+        rows, names, counted, use.reused = _count(config, cluster, run, loaded.observations)
     with meter.stage("design"):
-        design = weigh(
-            counts,
-            weighting=config.ngrams.weighting,
-            min_df=config.ngrams.min_df if names is None else 1,
-            max_df=config.ngrams.max_df if names is None else 1.0,
-            scaling=config.design.scale,
-            protected=vocabulary.protected_columns(config.ngrams) if names is None else None,
-        )
-        del counts
-        if names is not None:
-            names = names.take(pa.array(design.columns))
-        X, columns = _solved_columns(design, names, config.target.features, loaded.features)
         Y, mean, std = standardise(loaded.observations.Y)
-        say(
-            f"design matrix {X.shape[0]:,} x {design.X.shape[1]:,}, {design.X.nnz:,} non-zeros; "
-            f"{design.X.shape[1] - columns.twins.kept.size:,} twin columns merged"
+        aside = _drop_early(config, rows, Y, loaded.roles, cluster, run)
+        known = Known(rows.weighting.columns, rows.weighting.idf, names)
+        X, columns = _solved_columns(
+            rows.design(None if aside is None else aside.kept),
+            known,
+            config.target.features,
+            loaded.features,
         )
-    return NewsProblem(
+    problem = NewsProblem(
         X=X,
         Y=Y,
         roles=loaded.roles,
@@ -184,6 +202,53 @@ def prepare(
         columns=columns,
         counted=counted,
         inputs=loaded.inputs,
+        features=loaded.features,
+        aside=aside,
+    )
+    _describe(problem)
+    return problem
+
+
+def with_ngrams(problem: NewsProblem, kept: BoolArray) -> NewsProblem:
+    """Return the problem with the n-grams ``kept`` in its matrix, instead of its aside's."""
+    aside, old = problem.aside, problem.columns
+    if aside is None:
+        return problem
+    design = aside.rows.design(kept)
+    X, columns = _solved_columns(design, old.known, old.features, problem.features)
+    aside = None if kept.all() else replace(aside, kept=kept)
+    changed = replace(problem, X=X, columns=columns, aside=aside)
+    _describe(changed)
+    return changed
+
+
+def _drop_early(
+    config: NewsConfig,
+    rows: CountedRows,
+    Y: FloatArray,
+    roles: npt.NDArray[np.int8],
+    cluster: Cluster,
+    run: Store,
+) -> Aside | None:
+    if not config.design.drop_early:
+        return None
+    if config.path.stability:
+        say("--stability solves random halves that no proof covers: every n-gram is kept")
+        return None
+    aside = drop_early(rows, Y, roles, config.path, cluster, run / "work")
+    dropped = int(np.count_nonzero(~aside.kept))
+    say(
+        f"dropped {dropped:,} of {aside.kept.size:,} n-grams, whose products with the targets are "
+        f"small (saved {aside.saved_bytes / 2**30:.2g} GiB)"
+    )
+    return aside if dropped else None
+
+
+def _describe(problem: NewsProblem) -> None:
+    design, twins = problem.columns.design.X, problem.columns.twins
+    say(
+        f"design matrix {design.shape[0]:,} x {design.shape[1]:,}, {design.nnz:,} non-zeros; "
+        f"{design.shape[1] - twins.kept.size:,} twin columns merged"
     )
 
 
@@ -246,11 +311,11 @@ def _roles(
 
 def _count(
     config: NewsConfig, cluster: Cluster, run: Store, observations: Observations
-) -> tuple[sp.csr_matrix, pa.Array | None, Counted, bool]:
+) -> tuple[CountedRows, pa.Array | None, Counted, bool]:
     """Run both passes over the texts.
 
-    Returns the count matrix, its column names if exact, where the counted blocks are, and whether
-    all of them had been counted before.
+    Returns the counted rows, the names of their n-grams if exact, where the counted blocks are, and
+    whether all of them had been counted before.
     """
     options, n_texts = config.ngrams, len(observations)
     digest = _text_digest(observations.text)
@@ -268,7 +333,7 @@ def _count(
         verify=True,
         label="count n-grams",
     )
-    names, known = None, None
+    names, known, table = None, None, None
     n_columns = 1 << options.hash_bits
     if not options.hash_bits:
         known = store / "merged"
@@ -310,10 +375,46 @@ def _count(
         verify=True,
         label="assemble matrix",
     )
-    rows = store / "rows"
-    counts = stack_counts((rows.read_arrays(name) for name in assembled.files), n_columns)
+    sizes = [rows for part in assembled.summaries for rows in part["block_rows"]]
+    starts = np.cumsum([0, *sizes[:-1]]).tolist()
+    blocks = [Block(*pair) for pair in zip(assembled.files, starts, strict=True)]
+    weighting = _weighting(options, store / "rows", blocks, n_texts, table)
+    rows = CountedRows(
+        store=store / "rows",
+        blocks=blocks,
+        n_rows=n_texts,
+        n_columns=n_columns,
+        weighting=weighting,
+        scaling=config.design.scale,
+        key=key,
+    )
     found = Counted(store / COUNTED, n_blocks, options.hash_bits)
-    return counts, names, found, counted.reused == len(shards)
+    return rows, names, found, counted.reused == len(shards)
+
+
+def _weighting(
+    options: ngrams.NgramConfig,
+    rows: Store,
+    blocks: Sequence[Block],
+    n_texts: int,
+    table: pa.Table | None,
+) -> Weighting:
+    """Return the weighting of the vocabulary ``table``, or of hashed columns."""
+    if table is not None:  # min_df and max_df have been applied, name by name
+        df = table["df"].to_numpy()
+        return make_weighting(df, n_texts, weighting=options.weighting, min_df=1, max_df=1.0)
+    df = np.zeros(1 << options.hash_bits, dtype=np.int64)
+    for block in blocks:
+        counts = block_counts(rows.read_arrays(block.name), df.size)
+        df += np.bincount(counts.indices, minlength=df.size)
+    return make_weighting(
+        df,
+        n_texts,
+        weighting=options.weighting,
+        min_df=options.min_df,
+        max_df=options.max_df,
+        protected=vocabulary.protected_columns(options),
+    )
 
 
 def _text_digest(texts: pa.Array) -> str:
@@ -326,9 +427,12 @@ def _text_digest(texts: pa.Array) -> str:
 
 
 def _solved_columns(
-    design: Design, names: pa.Array | None, features: tuple[str, ...], values: FloatArray
+    design: Design, known: Known, features: tuple[str, ...], values: FloatArray
 ) -> tuple[sp.csc_matrix, Columns]:
     """Merge twins and append the numeric features, standardised; a missing value is the mean."""
+    names = known.names
+    if names is not None:
+        names = names.take(pa.array(np.searchsorted(known.columns, design.columns)))
     preference = np.arange(design.X.shape[1]) if names is None else name_preference(names)
     twins = find_twins(design.X, preference)
     X = design.X if twins.kept.size == design.X.shape[1] else design.X[:, twins.kept]
@@ -343,6 +447,7 @@ def _solved_columns(
     return sp.csc_matrix(X), Columns(
         design=design,
         names=names,
+        known=known,
         twins=twins,
         solved=np.concatenate((twins.kept, -1 - numbers)),
         preference=np.concatenate((preference[twins.kept], design.X.shape[1] + numbers)),

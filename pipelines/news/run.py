@@ -19,6 +19,7 @@ from cluster.nodes import Cluster
 from cluster.storage import Store
 from pipelines.news.config import NewsConfig
 from pipelines.news.dictionary import dictionary_table, write_dictionary
+from pipelines.news.drop_proof import solve_and_prove
 from pipelines.news.finished import MANIFEST, RESULTS, write_manifest
 from pipelines.news.ingest import input_fingerprint, write_rejects
 from pipelines.news.metrics import score_out_of_fold
@@ -29,14 +30,12 @@ from pipelines.news.prepare import Loaded, NewsProblem, load, prepare, say
 from pipelines.news.report import write_report
 from pipelines.news.solve import (
     Chosen,
-    alpha_grids,
     coefficient_paths,
     dictionary_entries,
     keep_stable,
     out_of_fold,
     refit,
     select_stability,
-    solve_grid,
 )
 
 
@@ -79,10 +78,7 @@ def _fit(
 ) -> dict[str, Any]:
     problem = prepare(config, loaded, cluster, run, meter)
     with meter.stage("path"):
-        grids = alpha_grids(problem, config.path)
-        results = solve_grid(
-            problem, grids, config.path, cluster, run / "work" / "path", config.run.workers
-        )
+        problem, grids, results = solve_and_prove(problem, config, cluster, run)
         _warn_of_gaps(results, config.path.tol)
     with meter.stage("choose"):
         choices = [
@@ -262,7 +258,9 @@ def _numbers(problem: NewsProblem) -> dict[str, Any]:
         },
         "matrix": {
             "rows": X.shape[0],
-            "ngrams": problem.columns.design.X.shape[1],
+            "ngrams": problem.columns.known.columns.size,
+            "dropped_early": problem.columns.known.columns.size - problem.columns.design.X.shape[1],
+            "saved_gib": (problem.aside.saved_bytes if problem.aside else 0) / 2**30,
             "columns": X.shape[1],
             "twins": problem.columns.design.X.shape[1] - problem.columns.twins.kept.size,
             "nonzeros": int(X.nnz),

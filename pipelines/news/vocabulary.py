@@ -177,7 +177,7 @@ def assemble_shard(
 ) -> dict[str, object]:
     """Pass 2: write the rows of the count matrix, over vocabulary or hashed columns."""
     known = None if vocabulary is None else _KnownColumns(vocabulary, shard.n_buckets)
-    rows, nonzeros, files = 0, 0, []
+    rows, nonzeros, files = [], 0, []
     for block in range(shard.first, shard.stop):
         matrix = _block_matrix(counted, block, known, config)
         files.append(f"rows-{block:05d}.npz")
@@ -187,8 +187,9 @@ def assemble_shard(
             indices=matrix.indices.astype(np.int32),
             counts=matrix.data.astype(np.int32),
         )
-        rows, nonzeros = rows + matrix.shape[0], nonzeros + int(matrix.nnz)
-    return {"rows": rows, "files": files, "nonzeros": nonzeros}
+        rows.append(matrix.shape[0])
+        nonzeros += int(matrix.nnz)
+    return {"rows": sum(rows), "files": files, "block_rows": rows, "nonzeros": nonzeros}
 
 
 def _block_matrix(

@@ -18,7 +18,14 @@ from pipelines.news.naming import name_columns
 from pipelines.news.ngrams import NgramConfig
 from pipelines.news.observations import Observations
 from pipelines.news.path import Choice
-from pipelines.news.prepare import Counted, NewsProblem, _solved_columns, standardise, text_groups
+from pipelines.news.prepare import (
+    Counted,
+    Known,
+    NewsProblem,
+    _solved_columns,
+    standardise,
+    text_groups,
+)
 from pipelines.news.solve import Chosen, dictionary_entries, on_fold
 from pipelines.news.vocabulary import (
     Bucket,
@@ -71,8 +78,9 @@ def finish_run(folder, *, ngrams, scale="none", features=(), share=0.05, seed=0)
         max_df=ngrams.max_df if names is None else 1.0,
         scaling=scale,
     )
-    names = None if names is None else names.take(pa.array(design.columns))
-    X, columns = _solved_columns(design, names, features, rng.standard_normal((120, len(features))))
+    values = rng.standard_normal((120, len(features)))
+    known = Known(design.columns, design.idf, names)
+    X, columns = _solved_columns(design, known, features, values)
     Y, mean, std = standardise(Y)
     observed = Observations(
         pa.array(texts), np.zeros(120, np.int32), np.arange(120, dtype=np.int32),
@@ -83,7 +91,7 @@ def finish_run(folder, *, ngrams, scale="none", features=(), share=0.05, seed=0)
     problem = NewsProblem(
         X=X, Y=Y, roles=roles, text_group=text_groups(observed.text), mean=mean, std=std,
         observations=observed, columns=columns, inputs=None,
-        counted=Counted(run / "work" / "counted", n_blocks, ngrams.hash_bits),
+        counted=Counted(run / "work" / "counted", n_blocks, ngrams.hash_bits), features=values,
     )  # fmt: skip
     chosen = [_solution(problem, 0, share), _solution(problem, 1, 1.0)]
     naming = name_columns(problem, [answer.support for answer in chosen])
