@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from actors.lasso.engines import make_engine
 from actors.lasso.problem import FloatArray, IntArray, LassoProblem
-from actors.lasso.solution import ConvergenceWarning, PathSolution
+from actors.lasso.solution import ConvergenceWarning, Engine, PathSolution
 from actors.lasso.unit import coefficients
 from cluster.unit import Unit
 
@@ -81,7 +81,8 @@ class LassoFits:
         threads: int | None = None,
     ) -> None:
         self._data, self._folds = data, folds
-        self._engine, self._threads = engine, threads
+        self._engine: Engine = make_engine(engine)
+        self._threads = threads
 
     def solve(self, payload: Mapping[str, Any], previous: object = None) -> Arrays:
         """Return the path as arrays, with ``validation_mse`` (n_alphas,) for a fold."""
@@ -91,8 +92,7 @@ class LassoFits:
         with threadpool_limits(self._threads), warnings.catch_warnings():
             # The estimator warns: what a worker on another machine says, nobody sees.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            engine = make_engine(self._engine)
-            solution = engine.solve_path(
+            solution = self._engine.solve_path(
                 problem, payload["alphas"], tol=payload["tol"], start=start
             )
         arrays = {
@@ -141,15 +141,21 @@ def run_units(
         None: in this process, or in ``n_jobs`` processes; else see `solve_on_cluster`.
     """
     if cluster is None:
-        solve = worker(*arguments).solve
         if n_jobs is None or n_jobs == 1 or len(units) == 1:
-            return {unit.key: solve(unit.payload) for unit in units}
-        done = Parallel(n_jobs=n_jobs)(delayed(solve)(unit.payload) for unit in units)
+            only = worker(*arguments)
+            return {unit.key: only.solve(unit.payload) for unit in units}
+        tasks = (delayed(_solve_alone)(worker, arguments, unit.payload) for unit in units)
+        done = Parallel(n_jobs=n_jobs)(tasks)
         return {unit.key: arrays for unit, arrays in zip(units, done, strict=True)}
     # Only here does Ray come in: the estimators work where it is not installed.
     from actors.lasso.remote.actor import solve_on_cluster
 
     return solve_on_cluster(cluster, worker, (*arguments, 1), units, engine=engine, label=label)
+
+
+def _solve_alone(worker: type, arguments: Sequence[Any], payload: Mapping[str, Any]) -> Arrays:
+    arrays: Arrays = worker(*arguments).solve(payload)
+    return arrays
 
 
 def warn_of_gaps(name: str, results: Mapping[str, Arrays], tol: float) -> None:

@@ -23,7 +23,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from actors.lasso.engines import ENGINES
+from actors.lasso.engines import DEVICE_ENGINES, ENGINES
 from actors.lasso.estimator_fits import (
     ALL_ROWS,
     LassoData,
@@ -83,7 +83,7 @@ class _LassoBase(_SparseLinear):
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> LassoData:
         """Return the data, checked, and check what every estimator takes."""
         positive_number("tol", self.tol)
-        one_of("engine", self.engine, ENGINES)
+        one_of("engine", self.engine, (*ENGINES, *DEVICE_ENGINES))
         shape: tuple[int, ...] = getattr(y, "shape", ())
         if len(shape) == 2 and shape[1] > 1:
             raise ValueError(
@@ -132,7 +132,7 @@ class TenfoldLasso(_LassoBase):
     tol : float
         Bound of the duality gap, relative to the variance of ``y`` as in scikit-learn. An answer
         that misses it is kept, with a ``ConvergenceWarning``.
-    engine : {"newton", "celer", "sklearn"}
+    engine : {"newton", "celer", "sklearn", "torch", "torch:cuda", "torch:cpu", "torch:mps", "mlx"}
     warm_start : bool
         Start from the coefficients of the last fit where there are any of that shape.
     cluster : None, "auto", "local", address, ClusterConfig or Cluster

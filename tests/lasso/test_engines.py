@@ -184,7 +184,7 @@ def test_read_only_arrays_are_taken_and_left_alone(engine, index_type):
 
 
 def test_an_answer_above_tol_is_returned_with_its_gap_and_a_warning(engine, monkeypatch):
-    monkeypatch.setattr("actors.lasso.celer_engine.MAX_INTERCEPT_UPDATES", 2)
+    monkeypatch.setattr("actors.lasso.celer_engine.MAX_ROUNDS", 1)
     monkeypatch.setattr("actors.lasso.celer_engine.MAX_EPOCHS", 20)
     monkeypatch.setattr("actors.lasso.newton.MAX_ROUNDS", 1)
     monkeypatch.setattr("actors.lasso.active_set.MAX_STEPS", 1)

@@ -47,7 +47,7 @@ def solve_on_cluster(
     with opened as cluster, TemporaryDirectory(prefix="tenfold-") as folder:
         cluster.require(options, f"the {engine} engine")
         held = [ray.put(argument) for argument in arguments]
-        actor = ray.remote(worker).options(**options)
+        actor: Any = ray.remote(worker).options(**options)
 
         def start() -> Any:
             return actor.remote(*held)
