@@ -40,7 +40,8 @@ def certify(problem: LassoProblem, coef: Any, intercept: float, alpha: float) ->
     -------
     Certificate
         An infinite gap for coefficients that the problem forbids: negative where they must be
-        positive, or non-zero on an excluded column.
+        positive, or non-zero on an excluded column. For a target that the unpenalised part
+        explains, but for rounding, the relative gap is zero or infinite.
     """
     w = np.asarray(coef.toarray() if sp.issparse(coef) else coef, dtype=np.float64).ravel()
     rows = np.flatnonzero(problem.rows)
@@ -72,7 +73,11 @@ def certify(problem: LassoProblem, coef: Any, intercept: float, alpha: float) ->
     left = y_centred - theta
     dual = (total - float((s * left) @ left)) / (2 * n)
     gap = np.inf if forbidden else primal - dual
-    return Certificate(primal, dual, gap, gap * n / total if total > 0 else min(gap, 0.0))
+    # A target that the unpenalised part explains, but for rounding: zero is the answer.
+    rounding = n * (64.0 * np.finfo(np.float64).eps * float(np.abs(y).max())) ** 2
+    if total <= rounding:
+        return Certificate(primal, dual, gap, 0.0 if gap <= rounding / n else np.inf)
+    return Certificate(primal, dual, gap, gap * n / total)
 
 
 def _complement(root: Any, columns: Any, vector: Any) -> Any:

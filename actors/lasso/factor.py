@@ -6,8 +6,9 @@ import scipy.linalg as sl
 from actors.lasso.problem import BoolArray, FloatArray, IntArray
 
 # Relative ridge on the factored diagonal. It makes Newton's step a proximal one, so that a singular
-# Gram matrix (duplicate columns) only costs extra steps, never a failure.
-RIDGE = 1e-9
+# Gram matrix (duplicate columns) only costs extra steps, never a failure. Where the rounding of the
+# Gram matrix is larger than the ridge, the ridge grows.
+RIDGE, RIDGE_GROWTH, MAX_RIDGE = 1e-9, 30.0, 1e-2
 # The tail joins the head once it is longer than this, and than this share of the head.
 MIN_TAIL, TAIL_SHARE = 64, 0.25
 # A coordinate that leaves the head is held at zero, up to this many and this share of the head.
@@ -26,6 +27,7 @@ class StackedCholesky:
     """
 
     def __init__(self) -> None:
+        self._ridge = RIDGE
         self._reset()
 
     def _reset(self) -> None:
@@ -45,9 +47,20 @@ class StackedCholesky:
         Raises
         ------
         scipy.linalg.LinAlgError
-            When the ridge does not suffice to make the matrix positive definite; the factor is then
-            that of the empty set.
+            When no ridge makes the matrix positive definite; the factor is then that of the empty
+            set.
         """
+        while True:
+            try:
+                return self._update(gram, active)
+            except sl.LinAlgError:
+                self._reset()
+                if self._ridge >= MAX_RIDGE:
+                    self._ridge = RIDGE
+                    raise
+                self._ridge *= RIDGE_GROWTH
+
+    def _update(self, gram: FloatArray, active: IntArray) -> None:
         wanted = np.zeros(gram.shape[0], dtype=bool)
         wanted[active] = True
         changed = self._drop(gram, wanted)
@@ -57,11 +70,7 @@ class StackedCholesky:
             self._append(gram, new)
         if new.size or changed:
             self._responses = None
-            try:
-                self._T = sl.cholesky(self._S, check_finite=False)
-            except sl.LinAlgError:
-                self._reset()
-                raise
+            self._T = sl.cholesky(self._S, check_finite=False)
             if self._tail.size > max(MIN_TAIL, TAIL_SHARE * self._head.size):
                 self._settle()
 
@@ -113,14 +122,14 @@ class StackedCholesky:
         self._tail = np.concatenate((self._head[keep:][behind], self._tail[tail_stays]))
         self._head, self._held = self._head[:keep], np.zeros(0, dtype=np.int64)
         self._H = np.asfortranarray(self._H[:keep, :keep])
-        self._S = _ridged(gram[np.ix_(self._tail, self._tail)]) - self._W.T @ self._W
+        self._S = self._ridged(gram[np.ix_(self._tail, self._tail)]) - self._W.T @ self._W
 
     def _append(self, gram: FloatArray, new: IntArray) -> None:
         cross = gram[np.ix_(new, self._head)].T
         if self._head.size:
             cross = sl.blas.dtrsm(1.0, self._H, cross, trans_a=1)
         between = gram[np.ix_(self._tail, new)] - self._W.T @ cross
-        corner = _ridged(gram[np.ix_(new, new)]) - cross.T @ cross
+        corner = self._ridged(gram[np.ix_(new, new)]) - cross.T @ cross
         self._S = np.block([[self._S, between], [between.T, corner]])
         self._W = np.hstack((self._W, cross))
         self._tail = np.concatenate((self._tail, new))
@@ -134,7 +143,6 @@ class StackedCholesky:
         self._tail, self._W = np.zeros(0, dtype=np.int64), np.zeros((size, 0))
         self._S = self._T = np.zeros((0, 0))
 
-
-def _ridged(block: FloatArray) -> FloatArray:
-    block.flat[:: block.shape[0] + 1] *= 1.0 + RIDGE
-    return block
+    def _ridged(self, block: FloatArray) -> FloatArray:
+        block.flat[:: block.shape[0] + 1] *= 1.0 + self._ridge
+        return block
