@@ -10,6 +10,7 @@ from ray.actor import ActorHandle
 from threadpoolctl import threadpool_limits
 
 from actors.lasso.engines import make_engine
+from actors.lasso.multitask_unit import solve_multitask_unit
 from actors.lasso.unit import UnitResult, solve_folds, solve_unit
 from cluster.resources import engine_resources
 
@@ -53,7 +54,8 @@ class LassoWorker:
     ) -> UnitResult:
         """Solve ``payload`` = {target, fold, alphas, tol}, warm-started from ``previous``.
 
-        With ``margin`` in place of ``fold``: all folds side by side, by `solve_folds`.
+        With ``margin`` in place of ``fold``: all folds side by side, by `solve_folds`. With a list
+        of targets: all of them with one set of columns, by `solve_multitask_unit`.
         """
         with threadpool_limits(self._threads):
             if "margin" in payload:
@@ -64,6 +66,15 @@ class LassoWorker:
                     payload["alphas"],
                     tol=payload["tol"],
                     margin=payload["margin"],
+                    previous=previous,
+                )
+            if isinstance(payload["target"], list):
+                return solve_multitask_unit(
+                    self._X,
+                    self._targets[:, payload["target"]],
+                    self._roles[payload["fold"]],
+                    payload["alphas"],
+                    tol=payload["tol"],
                     previous=previous,
                 )
             return solve_unit(

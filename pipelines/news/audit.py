@@ -101,7 +101,15 @@ def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
 def _finished(run: Store) -> tuple[NewsConfig, dict[str, float]]:
     require_finished(run, "config.json", "metrics.json")
     targets = run.read_json("metrics.json")["targets"]
-    return read_config(run), {name: part["alpha"] for name, part in targets.items()}
+    config = read_config(run)
+    if config.path.multitask:
+        raise InputError(
+            run.uri,
+            "fitted with --multitask, which one engine alone solves",
+            expected="a run of single targets",
+            fix="Every answer of it has its certificate in path.parquet.",
+        )
+    return config, {name: part["alpha"] for name, part in targets.items()}
 
 
 def _require_same_input(run: Store, saved: NewsConfig) -> None:

@@ -75,11 +75,16 @@ def dictionary_table(entries: Sequence[Entries]) -> pa.Table:
 def write_dictionary(run: Store, table: pa.Table) -> None:
     """Write ``dictionary.parquet`` and ``dictionary.csv`` (aliases joined by " | ")."""
     run.write_table("dictionary.parquet", table)
+    run.write_bytes("dictionary.csv", dictionary_csv(table))
+
+
+def dictionary_csv(table: pa.Table) -> bytes:
+    """Return a dictionary as CSV, without its ``column``."""
     text = io.StringIO()
-    names = [name for name in SCHEMA.names if name != "column"]
+    names = [name for name in table.column_names if name != "column"]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     for row in table.select(names).to_pylist():
         row["aliases"] = " | ".join(row["aliases"])
         writer.writerow(["" if row[name] is None else row[name] for name in names])
-    run.write_bytes("dictionary.csv", text.getvalue().encode())
+    return text.getvalue().encode()

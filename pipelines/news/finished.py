@@ -10,6 +10,8 @@ RESULTS = (
     "config.json",
     "dictionary.parquet",
     "dictionary.csv",
+    "dictionary_wide.parquet",
+    "dictionary_wide.csv",
     "path.parquet",
     "coef_path.parquet",
     "daily_ic.parquet",

@@ -84,6 +84,14 @@ class PathConfig:
             "panel": "Lasso",
         },
     )
+    multitask: bool = field(
+        default=False,
+        metadata={
+            "help": "One set of n-grams and one alpha for all targets: an n-gram gets a weight for "
+            "each of them, or none. Rows that lack a target are left out.",
+            "panel": "Lasso",
+        },
+    )
     stretch: int = field(
         default=10, metadata={"help": "Alphas solved in one unit of work.", "panel": "Lasso"}
     )
@@ -129,6 +137,18 @@ class PathConfig:
                 "only the newton engine solves folds side by side",
                 got=f"--engine {self.engine}",
                 fix="Pass --engine newton, or leave it out.",
+            )
+        refused = {
+            f"--engine {self.engine}": self.engine != "newton",
+            "--stability": self.stability > 0,
+            "--early-stop": self.early_stop > 0,
+        }
+        if self.multitask and any(refused.values()):
+            raise InputError(
+                "--multitask",
+                "does not go with",
+                got=", ".join(option for option, given in refused.items() if given),
+                fix="Leave that out: several targets at once are solved whole, by newton.",
             )
         if self.min_stability and not self.stability:
             raise InputError(

@@ -235,6 +235,9 @@ def _drop_early(
     if config.path.stability:
         say("--stability solves random halves that no proof covers: every n-gram is kept")
         return None
+    if config.path.multitask:
+        say("--multitask solves all targets together, which no proof covers: every n-gram is kept")
+        return None
     aside = drop_early(rows, Y, roles, config.path, cluster, run / "work")
     dropped = int(np.count_nonzero(~aside.kept))
     say(

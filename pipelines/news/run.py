@@ -24,6 +24,7 @@ from pipelines.news.finished import MANIFEST, RESULTS, write_manifest
 from pipelines.news.ingest import input_fingerprint, write_rejects
 from pipelines.news.metrics import score_out_of_fold
 from pipelines.news.model import write_model
+from pipelines.news.multitask import choose_jointly, common_rows, write_wide_dictionary
 from pipelines.news.naming import name_columns
 from pipelines.news.path import Results, choose_alpha, joined, path_table
 from pipelines.news.prepare import Loaded, NewsProblem, load, prepare, say
@@ -58,6 +59,8 @@ def fit(config: NewsConfig) -> NewsRun:
     with Meter() as meter:
         data = input_fingerprint(config.input)
         loaded = load(config, meter)
+        if config.path.multitask:
+            loaded = common_rows(loaded)
         run = run_folder(config, data)
         run.check_writable()
         with connect(config.cluster) as cluster:
@@ -81,10 +84,11 @@ def _fit(
         problem, grids, results = solve_and_prove(problem, config, cluster, run)
         _warn_of_gaps(results, config.path.tol)
     with meter.stage("choose"):
-        choices = [
-            choose_alpha(_validation_mse(results, problem, target), config.path.rule)
-            for target in range(len(grids))
-        ]
+        errors = [_validation_mse(results, problem, target) for target in range(len(grids))]
+        if config.path.multitask:
+            choices = choose_jointly(errors, config.path.rule)
+        else:
+            choices = [choose_alpha(own, config.path.rule) for own in errors]
         chosen = refit(problem, results, grids, choices, config.path.stretch)
     stability: Sequence[Any] = [None] * len(grids)
     if config.path.stability:
@@ -109,6 +113,8 @@ def _fit(
         ]
         dictionary = dictionary_table(entries)
         write_dictionary(run, dictionary)
+        if config.path.multitask:
+            write_wide_dictionary(run, dictionary, problem.observations.target_names)
         run.write_table(
             "path.parquet",
             path_table(results, problem.observations.target_names, problem.n_folds),

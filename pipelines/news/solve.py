@@ -22,6 +22,7 @@ from cluster.units import Unit, solve_units
 from pipelines.news.dictionary import Entries
 from pipelines.news.folds import subsample_roles
 from pipelines.news.metrics import OutOfFold
+from pipelines.news.multitask import by_target, joint_grids, plan_joint_units
 from pipelines.news.naming import Naming
 from pipelines.news.path import Choice, PathConfig, Results, by_fold, plan_units, solution_at
 from pipelines.news.prepare import NewsProblem
@@ -58,6 +59,8 @@ class Chosen:
 
 def alpha_grids(problem: NewsProblem, config: PathConfig) -> list[FloatArray]:
     """Return the alphas of each target, one grid for all its folds."""
+    if config.multitask:
+        return joint_grids(problem, config)
     grids = []
     for target in range(problem.Y.shape[1]):
         highest = [on_fold(problem, target, fold).alpha_max() for fold in range(len(problem.roles))]
@@ -74,8 +77,11 @@ def solve_grid(
     workers: int | None,
 ) -> Results:
     """Solve every target, fold and alpha; finished units in ``store`` are reused."""
-    units = plan_units(grids, problem.n_folds, config)
+    plan = plan_joint_units if config.multitask else plan_units
+    units = plan(grids, problem.n_folds, config)
     results = _solve(problem, problem.roles, units, config, cluster, store, workers, "solve path")
+    if config.multitask:
+        return by_target(results)
     return by_fold(results, problem.n_folds) if config.early_stop else results
 
 
