@@ -8,6 +8,7 @@ those by name.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -15,12 +16,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 from cluster.errors import InputError
 
 DEVICES = ("cuda", "mlx", "mps")
 _CPU_ENGINES = ("newton", "celer", "sklearn", "numpy", "cpu")
+_MLX_GPU_BUILDS = ("mlx-metal", "mlx-cuda", "mlx-cuda-12", "mlx-cuda-13")
 _QUERY_TIMEOUT_S = 15
 
 
@@ -70,6 +73,15 @@ def cuda_devices() -> int:
     if count and _installed("torch"):
         count = min(count, importlib.import_module("torch").cuda.device_count())
     return count
+
+
+def mlx_has_gpu() -> bool:
+    """Tell whether the MLX installed here drives a GPU: Metal's or CUDA's build, not the CPU's."""
+    for name in _MLX_GPU_BUILDS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version(name)
+            return True
+    return False
 
 
 def node_address(head: str) -> str:

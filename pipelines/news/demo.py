@@ -24,7 +24,13 @@ class DemoConfig:
     """A synthetic market and where to put it."""
 
     market: SyntheticConfig = field(default_factory=SyntheticConfig)
+    engine: str = field(
+        default="newton", metadata={"help": "Solver, as for tenfold news fit.", "panel": "Lasso"}
+    )
     run: RunConfig = field(default_factory=lambda: RunConfig(out="demo/news"))
+
+    def __post_init__(self) -> None:
+        PathConfig(engine=self.engine)
 
 
 def run_demo(config: DemoConfig) -> NewsRun:
@@ -49,7 +55,7 @@ def run_demo(config: DemoConfig) -> NewsRun:
             input=InputConfig(news=str(data / "news.parquet"), prices=str(data / "prices.parquet")),
             calendar=CalendarConfig(exchange=config.market.exchange),
             folds=FoldConfig(seed=config.market.seed),
-            path=PathConfig(rule="1se", stability=20, min_stability=0.8),
+            path=PathConfig(engine=config.engine, rule="1se", stability=20, min_stability=0.8),
             run=replace(config.run, out=str(folder / "run")),
         )
     )

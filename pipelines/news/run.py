@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cluster.storage import Store
 from pipelines.news.config import NewsConfig
 from pipelines.news.dictionary import dictionary_table, write_dictionary
 from pipelines.news.drop_proof import solve_and_prove
+from pipelines.news.engine import resolve_engine
 from pipelines.news.finished import MANIFEST, RESULTS, write_manifest
 from pipelines.news.ingest import input_fingerprint, write_rejects
 from pipelines.news.metrics import score_out_of_fold
@@ -31,12 +32,14 @@ from pipelines.news.prepare import Loaded, NewsProblem, load, prepare, say
 from pipelines.news.report import write_report
 from pipelines.news.solve import (
     Chosen,
+    alpha_grids,
     coefficient_paths,
     dictionary_entries,
     keep_stable,
     out_of_fold,
     refit,
     select_stability,
+    solver_code,
 )
 
 
@@ -80,6 +83,24 @@ def _fit(
     config: NewsConfig, loaded: Loaded, cluster: Cluster, run: Store, meter: Meter
 ) -> dict[str, Any]:
     problem = prepare(config, loaded, cluster, run, meter)
+    with meter.stage("engine"):
+        choice = resolve_engine(
+            config.path,
+            problem.X,
+            problem.Y,
+            problem.roles,
+            lambda: alpha_grids(problem, config.path),
+            cluster,
+            config.run.workers,
+            solver_code(),
+        )
+        if choice.engine != config.path.engine:
+            say(choice.describe())
+        config = replace(
+            config,
+            path=replace(config.path, engine=choice.engine),
+            run=replace(config.run, workers=choice.workers),
+        )
     with meter.stage("path"):
         problem, grids, results = solve_and_prove(problem, config, cluster, run)
         _warn_of_gaps(results, config.path.tol)
@@ -130,6 +151,7 @@ def _fit(
         **_numbers(problem),
         "stages": meter.table(),
         "engine": config.path.engine,
+        "engine_choice": choice.as_json(),
         "tol": config.path.tol,
         "cluster": "; ".join(node.describe() for node in cluster.nodes),
         "total_seconds": meter.total_seconds,

@@ -1,0 +1,169 @@
+"""Which engine solves the grid: the one asked for, or for ``auto`` the one that is faster here."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from actors.lasso.actor import worker_factory
+from actors.lasso.calibration import (
+    EngineChoice,
+    Trial,
+    TrialMemory,
+    cache_folder,
+    choose,
+    sample_alphas,
+    size_class,
+)
+from cluster.errors import TenfoldError
+from cluster.fingerprint import fingerprint
+from cluster.nodes import Cluster
+from cluster.resources import engine_resources, mlx_has_gpu
+from cluster.storage import Store
+from cluster.units import Unit, solve_units
+from pipelines.news.path import AUTO, PathConfig
+
+FloatArray = npt.NDArray[np.float64]
+
+# The device that a node must offer for each engine that is tried beside newton.
+_DEVICE_OF = {"torch:cuda": "cuda", "torch:mps": "mps", "mlx": "mlx"}
+
+
+def resolve_engine(
+    config: PathConfig,
+    X: sp.csc_matrix,
+    Y: FloatArray,
+    roles: npt.NDArray[np.int8],
+    make_grids: Callable[[], Sequence[FloatArray]],
+    cluster: Cluster,
+    workers: int | None,
+    code: str,
+) -> EngineChoice:
+    """Return the engine to use, by its full name, and how many workers it gets.
+
+    ``auto`` lets newton and every engine whose device some machine offers solve the same few alphas
+    of the first target on all rows, and takes the one whose workers together are fastest. What was
+    measured is remembered on this machine, for problems of about this size on the same machines.
+
+    Parameters
+    ----------
+    X, Y, roles : the grid's matrix, targets and folds, the last of which is all rows
+    make_grids : callable
+        Returns the alphas of each target; called only where they are needed.
+    workers : int, optional
+        What the user asked for; default as many as the machines have devices or cores for.
+    code : str
+        Fingerprint of the solver's sources, by which old measurements go stale.
+
+    Raises
+    ------
+    InputError
+        When no machine has what the engine needs.
+    """
+    engine = config.engine
+    if engine == AUTO and config.early_stop:
+        engine = "newton"  # the one engine that stops early
+    if engine == AUTO:
+        candidates = _candidates(cluster, workers)
+        if sum(not trial.note for trial in candidates) == 1:
+            return choose(candidates, "newton")
+        memory = TrialMemory(cache_folder() / "engines.json")
+        grids = make_grids()
+        cells = len(roles) * sum(grid.size for grid in grids)
+        key = _key(candidates, cluster, size_class(X, cells), config.tol, code)
+        if (trials := memory.recall(key)) is not None:
+            return choose(trials, "newton", remembered=True)
+        trials = tuple(
+            trial if trial.note else _measure(trial, X, Y, roles, grids[0], config.tol, cluster)
+            for trial in candidates
+        )
+        memory.remember(key, trials)
+        return choose(trials, "newton")
+    if engine == "torch":
+        offered = (name for name in ("cuda", "mps") if _offered(cluster, name))
+        engine = f"torch:{next(offered, 'cpu')}"
+    cluster.require(engine_resources(engine), f"--engine {engine}")
+    return EngineChoice(engine, _room(engine, cluster, workers))
+
+
+def _candidates(cluster: Cluster, workers: int | None) -> list[Trial]:
+    """Return newton and the engines with a device, those that need no trial with a note."""
+    found = [Trial("newton", _room("newton", cluster, workers))]
+    for engine, device in _DEVICE_OF.items():
+        if not _offered(cluster, device):
+            found.append(Trial(engine, note=f"no machine offers {device}"))
+        elif engine == "mlx" and cluster.embedded and not mlx_has_gpu():
+            found.append(Trial(engine, note="its CPU build proves correctness, not speed"))
+        else:
+            found.append(Trial(engine, _room(engine, cluster, workers)))
+    return found
+
+
+def _measure(
+    trial: Trial,
+    X: sp.csc_matrix,
+    Y: FloatArray,
+    roles: npt.NDArray[np.int8],
+    grid: FloatArray,
+    tol: float,
+    cluster: Cluster,
+) -> Trial:
+    """Time one worker on the sample, after a first call that loads its libraries."""
+    payload = {"target": 0, "fold": len(roles) - 1, "tol": tol}
+    units = [
+        Unit(key="first", payload={**payload, "alphas": grid[:1]}),
+        Unit(key="sample", payload={**payload, "alphas": sample_alphas(grid)}, after="first"),
+    ]
+    try:
+        with tempfile.TemporaryDirectory(prefix="tenfold-") as folder:
+            result = solve_units(
+                cluster,
+                worker_factory(X, Y, roles, engine=trial.engine),
+                units,
+                Store(folder),
+                workers=1,
+                fingerprint=trial.engine,
+                label=f"try {trial.engine}",
+            )["sample"]
+    except TenfoldError as error:
+        return Trial(trial.engine, note=f"failed: {str(error).splitlines()[0]}")
+    if float(result["gap"]) > tol:
+        return Trial(trial.engine, note=f"missed tol: gap {float(result['gap']):.0e}")
+    return Trial(trial.engine, trial.workers, round(float(result["seconds"].sum()), 4))
+
+
+def _offered(cluster: Cluster, device: str) -> int:
+    return int(sum(node.resources.get(device, 0) for node in cluster.nodes))
+
+
+def _room(engine: str, cluster: Cluster, workers: int | None) -> int:
+    """Return the number of workers: as asked, but never more than there are devices."""
+    device = _DEVICE_OF.get(engine)
+    if device is None:
+        return workers or max(1, cluster.cores)
+    devices = max(1, _offered(cluster, device))
+    return min(workers or devices, devices)
+
+
+def _key(
+    candidates: Sequence[Trial], cluster: Cluster, size: Sequence[int], tol: float, code: str
+) -> str:
+    machines = [node.describe().partition(" GiB")[0] for node in cluster.nodes]
+    return fingerprint(
+        [(trial.engine, trial.workers, trial.note) for trial in candidates],
+        machines,
+        [_version(package) for package in ("numpy", "scipy", "torch", "mlx")],
+        list(size),
+        round(float(np.log10(tol))),
+        code,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
