@@ -23,7 +23,9 @@ RAY_MODULES = {
     "pipelines/fpcb/train.py",
 }
 # What Python users fit with: on Ray when asked, so an import inside a function, never at the top.
-ON_REQUEST = {f"actors/lasso/{name}.py" for name in ("estimators", "estimator_fits")}
+ON_REQUEST = {
+    f"actors/lasso/{name}.py" for name in ("estimators", "estimator_fits", "estimator_multitask")
+}
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 

@@ -18,12 +18,11 @@ from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import check_cv
-from sklearn.utils.extmath import safe_sparse_dot
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from actors.lasso.engines import DEVICE_ENGINES, ENGINES
+from actors.lasso.estimator_base import SparseLinear, checked_weights
 from actors.lasso.estimator_fits import (
     ALL_ROWS,
     LassoData,
@@ -32,6 +31,7 @@ from actors.lasso.estimator_fits import (
     run_units,
     warn_of_gaps,
 )
+from actors.lasso.estimator_multitask import TenfoldMultiTaskLasso
 from actors.lasso.problem import FloatArray, LassoProblem
 from actors.lasso.solution import PathSolution
 from actors.lasso.validation import (
@@ -45,34 +45,12 @@ from actors.lasso.validation import (
 )
 from cluster.unit import Unit
 
+__all__ = ["TenfoldLasso", "TenfoldLassoCV", "TenfoldMultiTaskLasso"]
+
 RULES = ("min", "1se")
 
 
-class _SparseLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """What the estimators share: tags, prediction and the checks of their input."""
-
-    coef_: FloatArray
-    intercept_: Any
-
-    def predict(self, X: Any) -> FloatArray:
-        """Return ``X coef_ + intercept_`` (n_samples,), or (n_samples, n_targets)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, accept_sparse=["csr", "csc", "coo"])
-        return safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
-
-    @property
-    def sparse_coef_(self) -> sp.csr_matrix:
-        """``coef_`` as a sparse matrix, a row a target."""
-        return sp.csr_matrix(self.coef_)
-
-    def __sklearn_tags__(self) -> Any:
-        """Return scikit-learn's tags: sparse input is welcome."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-
-class _LassoBase(_SparseLinear):
+class _LassoBase(SparseLinear):
     fit_intercept: bool
     positive: bool
     penalty_weights: Any
@@ -93,14 +71,10 @@ class _LassoBase(_SparseLinear):
         X, y = validate_data(
             self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, multi_output=False
         )
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
         return LassoData(
             X=design_matrix(X),
             y=target_array(y),
-            sample_weight=sample_weight,
+            sample_weight=checked_weights(sample_weight, X),
             penalty_weights=penalty_array(self.penalty_weights, X.shape[1]),
             positive=bool(self.positive),
             fit_intercept=bool(self.fit_intercept),

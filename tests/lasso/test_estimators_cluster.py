@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from designs import make_problem
 
-from actors.lasso.estimators import TenfoldLasso, TenfoldLassoCV
+from actors.lasso.estimators import TenfoldLasso, TenfoldLassoCV, TenfoldMultiTaskLasso
 from actors.lasso.solution import ConvergenceWarning
 
 
@@ -40,3 +40,12 @@ def test_answers_above_tol_on_the_cluster_warn_here(cluster):
         warnings.simplefilter("always")
         TenfoldLasso(0.001, tol=1e-40, engine="sklearn", cluster=cluster).fit(X, y)
     assert [w.filename for w in caught if w.category is ConvergenceWarning] == [__file__]
+
+
+def test_a_multi_task_fit_on_the_cluster_gives_the_same_model(cluster):
+    X, y, weights = data()
+    Y = np.column_stack([y, np.random.default_rng(0).standard_normal(60)])
+    here = TenfoldMultiTaskLasso(0.05).fit(X, Y, weights)
+    there = TenfoldMultiTaskLasso(0.05, cluster=cluster).fit(X, Y, weights)
+    assert here.coef_.any()
+    np.testing.assert_allclose(there.coef_, here.coef_, atol=1e-9)
