@@ -24,15 +24,15 @@ def main() -> None:
     """Solve what the first argument describes."""
     order = json.loads(sys.argv[1])
     solver = SOLVERS[order["solver"]]
-    warm_up(solver)
     X, y = load_problem(Path(order["problem"]))
-    alphas = np.array(order["alphas"])
+    warm_up(solver, None if y.ndim == 1 else y.shape[1])
+    alphas, solve = np.array(order["alphas"]), solver.on(y)
     warnings.simplefilter("ignore")  # what is reached is certified, whatever a solver says of it
     _report({"cpu_before": time.process_time()})
     forget_peak()
     signal.setitimer(signal.ITIMER_PROF, order["timeout"])
     started, cpu = time.perf_counter(), time.process_time()
-    answers = solver.solve(X, y, alphas, order["tol"])
+    answers = solve(X, y, alphas, order["tol"])
     cpu, wall = time.process_time() - cpu, time.perf_counter() - started
     signal.setitimer(signal.ITIMER_PROF, 0)
     peak = peak_gib()

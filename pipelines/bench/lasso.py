@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import InputError
 from cluster.storage import Store
 from pipelines.bench.config import LassoBenchConfig, Work
 from pipelines.bench.measure import Judge, Try, is_installed
@@ -63,13 +64,13 @@ def bench_lasso(config: LassoBenchConfig) -> dict[str, Any]:
     A solver that fails or runs out of time has its row like every other.
     """
     out = Store(config.out)
-    present, missing = _choose(config)
-    for line in missing.values():
-        say(line)
     rows: list[Row] = []
     Path(config.out).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=config.out, prefix="problem-") as folder:
         problem = save(config.problem, Path(folder))
+        present, missing = _choose(config, problem.n_targets)
+        for line in missing.values():
+            say(line)
         judge = Judge(problem, config.timeout, config.threads)
         for row in _measure(config, judge, present):
             rows.append(row)
@@ -83,17 +84,19 @@ def bench_lasso(config: LassoBenchConfig) -> dict[str, Any]:
     return results
 
 
-def _choose(config: LassoBenchConfig) -> tuple[list[Solver], dict[str, str]]:
-    """Return the solvers that can run, and a line for each peer that cannot."""
+def _choose(config: LassoBenchConfig, n_targets: int) -> tuple[list[Solver], dict[str, str]]:
+    """Return the solvers that can run, and a line for each that cannot."""
     names = () if config.peers == ("none",) else config.peers or tuple(PEERS)
-    present = [OWN[name] for name in config.engines]
-    missing = {}
-    for name in names:
-        peer = PEERS[name]
-        if name in config.pythons or is_installed(peer):
-            present.append(peer)
+    present, missing = [], {}
+    for solver in (*(OWN[name] for name in config.engines), *(PEERS[name] for name in names)):
+        if n_targets > 1 and solver.multitask is None:
+            missing[solver.name] = f"{solver.name} has no multi-task Lasso on a sparse matrix"
+        elif solver.name in config.pythons or is_installed(solver):
+            present.append(solver)
         else:
-            missing[name] = f"{name} is not installed: {peer.remedy}"
+            missing[solver.name] = f"{solver.name} is not installed: {solver.remedy}"
+    if not present:
+        raise InputError("--engines, --peers", "; ".join(missing.values()), fix="Pass newton.")
     return present, missing
 
 
@@ -184,6 +187,7 @@ def _results(
             "rows": problem.n_samples,
             "columns": problem.n_features,
             "nonzeros": problem.nonzeros,
+            "targets": problem.n_targets,
             "alpha_max": problem.alpha_max,
         },
         "asked_gap": config.tol,

@@ -16,11 +16,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 import pipelines
 from actors.lasso.certificate import certify
+from actors.lasso.multitask_certificate import certify_multitask
+from actors.lasso.multitask_problem import MultiTaskProblem
 from actors.lasso.problem import LassoProblem
-from pipelines.bench.problems import SavedProblem
+from pipelines.bench.problems import SavedProblem, stated
 from pipelines.bench.saved import load_answers, load_problem
 from pipelines.bench.solvers import Solver
 
@@ -54,7 +57,7 @@ class Try:
     gap : float or None
         The largest relative gap of its answers, by our checker.
     nonzeros : int or None
-        At the last alpha.
+        At the last alpha; of several targets, the rows of coefficients that are not zero.
     """
 
     tol: float
@@ -76,9 +79,9 @@ class Judge:
     threads: int = 1
 
     @cached_property
-    def exact(self) -> LassoProblem:
+    def exact(self) -> LassoProblem | MultiTaskProblem:
         """The problem as the checker sees it."""
-        return LassoProblem(*load_problem(self.problem.folder))
+        return stated(*load_problem(self.problem.folder))
 
     def attempt(
         self, solver: Solver, alphas: FloatArray, tol: float, python: str | None = None
@@ -141,16 +144,29 @@ class Judge:
     def certified(self, found: Try, alphas: Sequence[float] | FloatArray) -> Try:
         """Return ``found`` with the largest gap of the answers that it left."""
         coefs, intercepts = load_answers(self.answers)
+        each = coefs.shape[1] // len(alphas)
+        parts = [coefs[:, i * each : (i + 1) * each] for i in range(len(alphas))]
         gaps = [
-            certify(self.exact, coefs[:, [i]], float(intercepts[i]), float(alpha)).relative_gap
-            for i, alpha in enumerate(alphas)
+            _relative_gap(self.exact, part, intercept, float(alpha))
+            for part, intercept, alpha in zip(parts, intercepts, alphas, strict=True)
         ]
         if not np.isfinite(gaps).all():
             return replace(found, status="failed", reason="its answers are not finite")
         # An answer at the optimum can fall below zero by rounding.
-        return replace(
-            found, gap=float(max(0.0, *gaps)), nonzeros=int(np.count_nonzero(coefs[:, [-1]].data))
-        )
+        return replace(found, gap=float(max(0.0, *gaps)), nonzeros=_words(parts[-1]))
+
+
+def _relative_gap(
+    problem: LassoProblem | MultiTaskProblem, coef: sp.csc_matrix, intercept: Any, alpha: float
+) -> float:
+    if isinstance(problem, MultiTaskProblem):
+        return certify_multitask(problem, coef, intercept, alpha).relative_gap
+    return certify(problem, coef, float(intercept), alpha).relative_gap
+
+
+def _words(coef: sp.csc_matrix) -> int:
+    """Count the columns of the design with a weight for any target."""
+    return int(np.unique(coef.indices[coef.data != 0]).size)
 
 
 def is_installed(solver: Solver) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from actors.lasso.multitask_problem import MultiTaskProblem
 from actors.lasso.problem import LassoProblem
 from cluster.errors import InputError
 from cluster.meter import Meter
@@ -39,11 +40,16 @@ class ProblemConfig:
         default=None,
         metadata={"help": "Folder with news.parquet and prices.parquet: their n-grams."},
     )
-    target: str = field(default="volume_change", metadata={"help": "Target of --data."})
+    targets: tuple[str, ...] = field(
+        default=("volume_change",),
+        metadata={"help": "Target of --data; several are solved jointly, as one multi-task Lasso."},
+    )
     matrix: str | None = field(
         default=None, metadata={"help": "Or a sparse matrix of your own (scipy .npz), with --y."}
     )
-    y: str | None = field(default=None, metadata={"help": "Its response (.npy)."})
+    y: str | None = field(
+        default=None, metadata={"help": "Its response (.npy), or several as columns."}
+    )
     synthetic: str | None = field(
         default=None,
         metadata={"help": f"Or synthetic texts, ROWSxCOLUMNS; default {DEFAULT_SIZES}."},
@@ -59,6 +65,8 @@ class ProblemConfig:
             raise InputError("--matrix, --y", "one without the other", fix="Pass both.")
         if self.seed < 0:
             raise InputError("--seed", "negative", "0 or more", self.seed, "Pass 0.")
+        if not self.targets:
+            raise InputError("--targets", "empty", fix="Pass volume_change.")
         if self.synthetic is not None:
             self.sizes  # noqa: B018 - refuses what is no size
         for name in ("data", "matrix", "y"):
@@ -87,6 +95,12 @@ class SavedProblem:
     n_features: int
     nonzeros: int
     alpha_max: float
+    n_targets: int = 1
+
+
+def stated(X: sp.csc_matrix, y: FloatArray) -> LassoProblem | MultiTaskProblem:
+    """Return the problem of ``y`` (n_samples,), or the joint one of its columns."""
+    return LassoProblem(X, y) if y.ndim == 1 else MultiTaskProblem(X, y)
 
 
 def save(config: ProblemConfig, folder: Path) -> SavedProblem:
@@ -98,7 +112,10 @@ def save(config: ProblemConfig, folder: Path) -> SavedProblem:
         For files that cannot be read or do not fit each other, or a response nothing explains.
     """
     if config.data is not None:
-        title, (X, y) = f"{config.target} of {Path(config.data).name}", _from_news(config)
+        title, (X, y) = (
+            f"{', '.join(config.targets)} of {Path(config.data).name}",
+            _from_news(config),
+        )
     elif config.matrix is not None and config.y is not None:
         title, (X, y) = Path(config.matrix).name, _from_files(config.matrix, config.y)
     else:
@@ -106,12 +123,12 @@ def save(config: ProblemConfig, folder: Path) -> SavedProblem:
         title = "synthetic texts"
         say(f"making synthetic texts, {sizes[0]:,} x {sizes[1]:,}")
         X, y = text_problem(*sizes, config.seed)
-    alpha_max = LassoProblem(X, y).alpha_max()
+    alpha_max = stated(X, y).alpha_max()
     if not alpha_max > 1e-12 * float(np.abs(y).max(initial=0.0)):
         raise InputError(title, "no column correlates with the response", fix="Check the data.")
     save_problem(folder, X, y)
     say(f"{title}: {X.shape[0]:,} x {X.shape[1]:,}, {X.nnz:,} non-zeros")
-    return SavedProblem(folder, title, X.shape[0], X.shape[1], int(X.nnz), alpha_max)
+    return SavedProblem(folder, title, X.shape[0], X.shape[1], int(X.nnz), alpha_max, y[0].size)
 
 
 def _from_files(matrix: str, response: str) -> tuple[sp.csc_matrix, FloatArray]:
@@ -125,13 +142,15 @@ def _from_files(matrix: str, response: str) -> tuple[sp.csc_matrix, FloatArray]:
     except (OSError, ValueError, EOFError, TypeError) as error:
         fix = "Write it by numpy.save, as numbers."
         raise InputError("--y", f"cannot read {response}", got=error, fix=fix) from error
-    if y.shape != (X.shape[0],):
-        raise InputError("--y", "does not fit --matrix", f"shape ({X.shape[0]},)", y.shape)
+    if y.shape[:1] != X.shape[:1] or y.ndim > 2 or not y.size:
+        expected = f"shape ({X.shape[0]},) or ({X.shape[0]}, targets)"
+        raise InputError("--y", "does not fit --matrix", expected, y.shape)
     if not np.isfinite(X.data).all():
         raise InputError("--matrix", "not finite", "numbers", "NaN or infinity", "Remove those.")
-    defined = np.flatnonzero(np.isfinite(y))
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    defined = _defined(y)
     if not defined.size:
-        raise InputError("--y", "no value is finite", fix="Check the file.")
+        raise InputError("--y", "no row has finite values", fix="Check the file.")
     X.sort_indices()
     # Peers take 32-bit indices alone.
     if X.nnz <= np.iinfo(np.int32).max:
@@ -144,7 +163,7 @@ def _from_news(config: ProblemConfig) -> tuple[sp.csc_matrix, FloatArray]:
     data = Path(str(config.data))
     news = NewsConfig(
         input=InputConfig(news=str(data / "news.parquet"), prices=str(data / "prices.parquet")),
-        target=TargetConfig(targets=(config.target,)),
+        target=TargetConfig(targets=config.targets),
     )
     loaded = load(news, Meter())
     texts, ngrams = loaded.observations.text, news.ngrams
@@ -164,4 +183,13 @@ def _from_news(config: ProblemConfig) -> tuple[sp.csc_matrix, FloatArray]:
     design = weigh(counts, weighting=ngrams.weighting, min_df=1, max_df=1.0, scaling="none")
     X = sp.csc_matrix(design.X[:, find_twins(design.X).kept])
     X.sort_indices()
-    return X, standardise(loaded.observations.Y)[0][:, 0]
+    Y = standardise(loaded.observations.Y)[0]
+    if Y.shape[1] == 1:
+        return X, Y[:, 0]
+    rows = _defined(Y)
+    return sp.csc_matrix(X[rows]), standardise(Y[rows])[0]
+
+
+def _defined(y: FloatArray) -> npt.NDArray[np.int64]:
+    """Return the rows whose every value is finite."""
+    return np.flatnonzero(np.isfinite(y.reshape(y.shape[0], -1)).all(axis=1))

@@ -56,6 +56,9 @@ class ProfileConfig:
     def __post_init__(self) -> None:
         if self.engine not in OWN:
             raise InputError("--engine", "unknown", ", ".join(OWN), self.engine)
+        if len(self.problem.targets) > 1:
+            got = ",".join(self.problem.targets)
+            raise InputError("--targets", "more than one", "one target", got)
         make_work(self.alphas, self.ratio)
         if not self.tols:
             raise InputError("--tols", "empty", fix="Pass 1e-3,1e-4,1e-6.")
@@ -94,6 +97,8 @@ def profile(config: ProfileConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=config.out, prefix="problem-") as name:
         folder = Path(name)
         problem = save(config.problem, folder)
+        if problem.n_targets > 1:
+            raise InputError("--y", "several targets", "one column", problem.n_targets)
         alphas = make_work(config.alphas, config.ratio).alphas(problem.alpha_max)
         for workers, threads in config.pairs:
             with _pool(problem, config.engine, workers, threads) as team:

@@ -10,7 +10,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def save_problem(folder: Path, X: sp.csc_matrix, y: FloatArray) -> None:
-    """Write ``X`` (n_samples, n_features) and ``y`` (n_samples,) into ``folder``."""
+    """Write ``X`` (n_samples, n_features) and ``y`` (n_samples,), or with a column a target."""
     np.save(folder / "y.npy", y)
     np.save(folder / "shape.npy", np.array(X.shape, dtype=np.int64))
     for name in ("data", "indices", "indptr"):
@@ -25,7 +25,7 @@ def load_problem(folder: Path) -> tuple[sp.csc_matrix, FloatArray]:
 
 
 def save_answers(path: Path, coefs: sp.csc_matrix, intercepts: FloatArray) -> None:
-    """Write coefficients (n_features, n_alphas) and intercepts (n_alphas,) to a file."""
+    """Write the answers of :mod:`pipelines.bench.solvers` to a file."""
     np.savez(
         path,
         data=coefs.data,

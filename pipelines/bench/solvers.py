@@ -18,7 +18,11 @@ from actors.lasso.engines import ENGINES, make_engine
 
 FloatArray = npt.NDArray[np.float64]
 Answers = tuple[sp.csc_matrix, FloatArray]
-"""Coefficients (n_features, n_alphas) and intercepts (n_alphas,)."""
+"""Coefficients (n_features, n_alphas) and intercepts (n_alphas,).
+
+Of several targets: (n_features, n_alphas * n_targets), alpha by alpha, and (n_alphas, n_targets).
+"""
+Solve = Callable[[sp.csc_matrix, FloatArray, FloatArray, float], Answers]
 
 # High enough that no solver stops for its count of iterations before the gap or the time is up.
 MANY = 100_000
@@ -32,6 +36,8 @@ class Solver:
     ----------
     solve : callable (X, y, alphas, tol) -> Answers
         Alphas decrease; each is warm-started from the one before.
+    multitask : the same for Y (n_samples, n_targets) under the L1/L2 penalty, or None
+        None where it cannot, or not on a sparse X.
     stops_on_gap : bool
         Whether ``tol`` bounds the relative gap; otherwise it is an absolute violation of the
         optimality conditions, or of the solver's own kind.
@@ -42,10 +48,19 @@ class Solver:
     """
 
     name: str
-    solve: Callable[[sp.csc_matrix, FloatArray, FloatArray, float], Answers]
+    solve: Solve
+    multitask: Solve | None = None
     stops_on_gap: bool = True
     package: str | None = None
     remedy: str = ""
+
+    def on(self, y: FloatArray) -> Solve:
+        """Return what solves for a response of this shape."""
+        if y.ndim == 1:
+            return self.solve
+        if self.multitask is None:
+            raise ValueError(f"y: expected one target for {self.name}, got {y.shape[1]}")
+        return self.multitask
 
 
 def _solve_engine(
@@ -55,6 +70,17 @@ def _solve_engine(
 
     solution = make_engine(engine).solve_path(LassoProblem(X, y), alphas, tol=tol)
     return solution.coefs, solution.intercepts
+
+
+def _solve_newton_multitask(
+    X: sp.csc_matrix, Y: FloatArray, alphas: FloatArray, tol: float
+) -> Answers:
+    from actors.lasso.multitask import solve_multitask_path
+    from actors.lasso.multitask_problem import MultiTaskProblem
+
+    solution = solve_multitask_path(MultiTaskProblem(X, Y), alphas, tol=tol)
+    coefs = [solution.coef(i) for i in range(alphas.size)]
+    return sp.csc_matrix(sp.hstack(coefs)), solution.intercepts
 
 
 def _solve_celer(X: sp.csc_matrix, y: FloatArray, alphas: FloatArray, tol: float) -> Answers:
@@ -79,6 +105,26 @@ def _solve_skglm(X: sp.csc_matrix, y: FloatArray, alphas: FloatArray, tol: float
     return _pack([coefs[:-1, i] for i in range(alphas.size)]), coefs[-1]
 
 
+def _solve_sklearn_multitask(
+    X: sp.csc_matrix, Y: FloatArray, alphas: FloatArray, tol: float
+) -> Answers:
+    from sklearn.linear_model import MultiTaskLasso
+
+    model = MultiTaskLasso(fit_intercept=True, warm_start=True, tol=tol, max_iter=MANY)
+    return _fit_each(model, X, Y, alphas)
+
+
+def _solve_skglm_multitask(
+    X: sp.csc_matrix, Y: FloatArray, alphas: FloatArray, tol: float
+) -> Answers:
+    from skglm import MultiTaskLasso
+
+    model = MultiTaskLasso(fit_intercept=True, tol=tol, max_iter=MANY)
+    _, coefs, _ = model.path(X, np.asfortranarray(Y), alphas)
+    packed = _pack([c for i in range(alphas.size) for c in coefs[:-1, :, i].T])
+    return packed, np.ascontiguousarray(coefs[-1].T)
+
+
 def _solve_adelie(X: sp.csc_matrix, y: FloatArray, alphas: FloatArray, tol: float) -> Answers:
     import adelie
 
@@ -98,8 +144,8 @@ def _fit_each(model: Any, X: sp.csc_matrix, y: FloatArray, alphas: FloatArray) -
     columns, intercepts = [], []
     for alpha in alphas:
         model.set_params(alpha=float(alpha)).fit(X, y)
-        columns.append(sp.csc_matrix(np.asarray(model.coef_).reshape(-1, 1)))
-        intercepts.append(float(model.intercept_))
+        columns.append(sp.csc_matrix(np.atleast_2d(model.coef_).T))
+        intercepts.append(np.array(model.intercept_))
     return sp.csc_matrix(sp.hstack(columns, format="csc")), np.array(intercepts)
 
 
@@ -121,9 +167,20 @@ PEERS = {
             remedy="pip install celer==0.7.4",
         ),
         Solver(
-            "sklearn", _solve_sklearn, package="sklearn", remedy="pip install scikit-learn>=1.9"
+            "sklearn",
+            _solve_sklearn,
+            _solve_sklearn_multitask,
+            package="sklearn",
+            remedy="pip install scikit-learn>=1.9",
         ),
-        Solver("skglm", _solve_skglm, stops_on_gap=False, package="skglm", remedy=_BENCH),
+        Solver(
+            "skglm",
+            _solve_skglm,
+            _solve_skglm_multitask,
+            stops_on_gap=False,
+            package="skglm",
+            remedy=_BENCH,
+        ),
         Solver(
             "adelie",
             _solve_adelie,
@@ -134,17 +191,26 @@ PEERS = {
         ),
     )
 }
-OWN = {name: Solver(name, partial(_solve_engine, name)) for name in ENGINES if name not in PEERS}
+_MULTITASK = {"newton": _solve_newton_multitask}
+OWN = {
+    name: Solver(name, partial(_solve_engine, name), _MULTITASK.get(name))
+    for name in ENGINES
+    if name not in PEERS
+}
 SOLVERS = OWN | PEERS
 
 
-def warm_up(solver: Solver) -> None:
-    """Solve a tiny problem, so that imports and just-in-time compilation are done with."""
+def warm_up(solver: Solver, n_targets: int | None = None) -> None:
+    """Solve a tiny problem, so that imports and just-in-time compilation are done with.
+
+    ``n_targets`` is None for a response that is a vector.
+    """
     rng = np.random.default_rng(0)
     X = sp.random(40, 30, density=0.2, format="csc", random_state=0)
     X.indices, X.indptr = X.indices.astype(np.int32), X.indptr.astype(np.int32)
-    y = X @ rng.standard_normal(30) + rng.standard_normal(40)
-    alpha_max = float(np.abs(X.T @ (y - y.mean())).max()) / 40
+    y = X @ rng.standard_normal((30, n_targets or 1)) + rng.standard_normal((40, n_targets or 1))
+    y = y[:, 0] if n_targets is None else y
+    alpha_max = float(np.abs(X.T @ (y - y.mean(axis=0))).max()) / 40
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        solver.solve(X, y, alpha_max * np.array([0.5, 0.1]), 1e-4)
+        solver.on(y)(X, y, alpha_max * np.array([0.5, 0.1]), 1e-4)

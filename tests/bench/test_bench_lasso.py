@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from command import tenfold
-from sklearn.linear_model import Lasso
+from sklearn.linear_model import Lasso, MultiTaskLasso
 
 from pipelines.bench.config import Work
 from pipelines.bench.measure import Judge
@@ -135,6 +135,27 @@ def test_own_matrix_is_measured_without_the_rows_that_have_no_response(tmp_path)
     assert outcome.json["rows"][0]["runs"] == 2
 
 
+def test_several_targets_are_solved_jointly(tmp_path):
+    X, y = text_problem(200, 300)
+    Y = np.column_stack((y, np.roll(y, 1) + 2 * y))
+    sp.save_npz(tmp_path / "X.npz", X)
+    np.save(tmp_path / "Y.npy", Y)
+    files = ("--matrix", tmp_path / "X.npz", "--y", tmp_path / "Y.npy")
+    peers = ("--peers", "sklearn,celer", "--curve", "", "--alphas", 3, "--ratio", 4)
+    outcome = tenfold(
+        "bench", "lasso", *files, *peers, "--runs", 1, "--out", tmp_path / "o", "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["problem"]["targets"] == 2
+    assert "no multi-task Lasso" in outcome.json["missing"]["celer"]
+    newton, sklearn = outcome.json["rows"]
+    assert newton["gap"] <= 1e-6
+    assert sklearn["gap"] <= 1e-6
+    largest = np.linalg.norm(X.T @ (Y - Y.mean(axis=0)), axis=1).max() / 200
+    oracle = MultiTaskLasso(alpha=largest / 4, tol=1e-12, max_iter=100_000).fit(X.toarray(), Y)
+    assert newton["nonzeros"] == np.count_nonzero(oracle.coef_.any(axis=0))
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
@@ -155,6 +176,7 @@ def test_own_matrix_is_measured_without_the_rows_that_have_no_response(tmp_path)
         ("--synthetic axb", "--synthetic"),
         ("--seed -1", "--seed"),
         ("--data nowhere", "nowhere"),
+        ("--targets ,", "--targets"),
         ("--matrix nowhere.npz --y nowhere.npy", "nowhere.npz"),
         ("--matrix pyproject.toml", "--y"),
         ("--matrix pyproject.toml --y pyproject.toml", "pyproject.toml"),
