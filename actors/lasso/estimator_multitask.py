@@ -122,7 +122,9 @@ class TenfoldMultiTaskLasso(SparseLinear):
         )
         start, shape = None, (problem.n_targets, X.shape[1])
         if self.warm_start and getattr(self, "coef_", np.zeros(0)).shape == shape:
-            start = sp.csr_matrix(self.coef_.T)
+            # A column that is constant now has no pull that would take its coefficients away.
+            moves = problem.shared.squared_norms > 0
+            start = sp.csr_matrix(np.where(moves[:, None], self.coef_.T, 0.0))
         results = run_units(
             MultiTaskFits,
             (problem,),

@@ -156,9 +156,12 @@ class TenfoldLasso(_LassoBase):
         """
         alpha = positive_number("alpha", self.alpha)
         data = self._checked(X, y, sample_weight)
+        problem = data.problem()
         payload = {"fold": None, "alphas": np.array([alpha]), "tol": self.tol}
         if self.warm_start and getattr(self, "coef_", np.zeros(0)).shape == data.X.shape[1:]:
-            payload["start"] = sp.csc_matrix(self.coef_[:, None])
+            # A column that is constant now has no pull that would take its coefficient away.
+            start = np.where(problem.squared_norms > 0, self.coef_, 0.0)
+            payload["start"] = sp.csc_matrix(start[:, None])
         results = run_units(
             LassoFits,
             (data, [], self.engine),
@@ -168,7 +171,7 @@ class TenfoldLasso(_LassoBase):
             cluster=self.cluster,
         )
         warn_of_gaps(type(self).__name__, results, self.tol)
-        self._adopt(data.problem(), path_of(results[ALL_ROWS], data.X.shape[1]), 0)
+        self._adopt(problem, path_of(results[ALL_ROWS], data.X.shape[1]), 0)
         return self
 
 

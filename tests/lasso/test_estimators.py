@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from designs import counts_like, make_problem
+from sklearn.base import clone
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import Lasso
 from sklearn.model_selection import GridSearchCV
@@ -19,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from actors.lasso import estimators
 from actors.lasso.certificate import certify
-from actors.lasso.estimators import TenfoldLasso, TenfoldLassoCV
+from actors.lasso.estimators import TenfoldLasso, TenfoldLassoCV, TenfoldMultiTaskLasso
 from actors.lasso.problem import LassoProblem
 from actors.lasso.solution import ConvergenceWarning
 
@@ -245,12 +246,12 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("kind", [TenfoldLasso, TenfoldLassoCV])
+@pytest.mark.parametrize("model", [TenfoldLasso(), TenfoldLassoCV(alphas=2)])
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_raises_and_says_what(kind, name):
+def test_bad_input_raises_and_says_what(model, name):
     act, message = BAD[name]
     with pytest.raises(ValueError, match=message):
-        act(kind())
+        act(clone(model))
 
 
 @pytest.mark.parametrize("alpha", [0, -1.0, np.nan, np.inf, True, "1", None, [1.0]])
@@ -299,6 +300,19 @@ def test_warm_start_needs_no_step_to_stay_where_it_is():
     narrow = model.fit(X[:, :10], y)  # another shape: from zero
     cold = TenfoldLasso(ALPHA).fit(X[:, :10], y)
     np.testing.assert_array_equal(narrow.coef_, cold.coef_)
+
+
+@pytest.mark.parametrize("kind", [TenfoldLasso, TenfoldMultiTaskLasso])
+def test_warm_start_leaves_a_column_that_has_become_constant(kind):
+    X, y, _ = data(11)
+    y = np.column_stack([y, y[::-1]]) if kind is TenfoldMultiTaskLasso else y
+    model = kind(ALPHA, warm_start=True).fit(X, y)
+    strongest = int(np.abs(np.atleast_2d(model.coef_)).max(axis=0).argmax())
+    flat = X.toarray()
+    flat[:, strongest] = 2.0
+    warm, cold = model.fit(flat, y), kind(ALPHA).fit(flat, y)
+    np.testing.assert_allclose(warm.coef_, cold.coef_, atol=1e-3)
+    assert not np.atleast_2d(warm.coef_)[:, strongest].any()
 
 
 @pytest.mark.parametrize("model", [TenfoldLasso(0.01), TenfoldLassoCV(alphas=4)])
