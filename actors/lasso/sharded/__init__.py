@@ -1,0 +1,1 @@
+"""Column blocks on Ray."""
