@@ -1,7 +1,7 @@
 """The solver actor: holds the design matrix once and solves one unit a call."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import ray
@@ -11,7 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from actors.lasso.engines import make_engine
 from actors.lasso.multitask_unit import solve_multitask_unit
-from actors.lasso.unit import UnitResult, solve_folds, solve_unit
+from actors.lasso.solution import GridEngine
+from actors.lasso.unit import UnitResult, solve_folds, solve_targets, solve_unit
 from cluster.resources import engine_resources
 
 
@@ -55,9 +56,20 @@ class LassoWorker:
         """Solve ``payload`` = {target, fold, alphas, tol}, warm-started from ``previous``.
 
         With ``margin`` in place of ``fold``: all folds side by side, by `solve_folds`. With a list
-        of targets: all of them with one set of columns, by `solve_multitask_unit`.
+        of targets: all of them with one set of columns, by `solve_multitask_unit`. With neither
+        target nor fold: all of both as one batch, by `solve_targets`.
         """
         with threadpool_limits(self._threads):
+            if "target" not in payload:
+                return solve_targets(
+                    cast("GridEngine", self._engine),
+                    self._X,
+                    self._targets,
+                    self._roles,
+                    payload["alphas"],
+                    tol=payload["tol"],
+                    previous=previous,
+                )
             if "margin" in payload:
                 return solve_folds(
                     self._X,

@@ -29,8 +29,8 @@ MEASURE_SHARE, GRAM_SHARE, FACTOR_SHARE = 0.25, 0.25, 0.25
 ADVICE = "Use the newton engine, loosen tol, or raise the smallest alpha."
 
 
-class GridEngine:
-    """The batched engine on one backend; see :class:`actors.lasso.solution.Engine`.
+class BatchedEngine:
+    """The batched engine on one backend; see :class:`actors.lasso.solution.GridEngine`.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ class Trial:
     workers : int
         How many workers of this engine the machines have room for.
     seconds : float or None
-        Of one worker, certified to the tolerance; None without a measurement.
+        Of one worker for one target and fold, certified to the tolerance; None without one.
     note : str
         Why there is none.
     """

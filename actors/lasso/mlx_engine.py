@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from actors.lasso.backend import ridge_of
-from actors.lasso.batched import GridEngine
+from actors.lasso.batched import BatchedEngine
 
 
 class MlxBackend:
@@ -62,7 +62,7 @@ class MlxBackend:
         return mx.where(definite[:, None], solutions, 0.0), definite
 
 
-class MlxEngine(GridEngine):
+class MlxEngine(BatchedEngine):
     """The batched engine on MLX's default device."""
 
     def __init__(self, budget_bytes: int = 2**30) -> None:

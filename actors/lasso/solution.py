@@ -57,6 +57,24 @@ class Engine(Protocol):
         ...
 
 
+class GridEngine(Engine, Protocol):
+    """An engine that solves many problems as one batch."""
+
+    def solve_grid(
+        self,
+        problems: Sequence[LassoProblem],
+        alphas: Sequence[FloatArray],
+        *,
+        tol: float = 1e-6,
+        starts: Sequence[sp.csc_matrix | None] | None = None,
+    ) -> list[PathSolution]:
+        """Solve decreasing ``alphas[i]`` of ``problems[i]``, all over one design matrix.
+
+        Each problem is as in `solve_path`, warm-started from ``starts[i]``.
+        """
+        ...
+
+
 class ConvergenceWarning(UserWarning):
     """An answer misses the gap that was asked for."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from actors.lasso.backend import ridge_of
-from actors.lasso.batched import GridEngine
+from actors.lasso.batched import BatchedEngine
 from actors.lasso.design import Design, HostDesign
 from actors.lasso.problem import LassoProblem
 from actors.lasso.torch_design import DeviceMatrix, TorchDesign
@@ -66,7 +66,7 @@ class TorchBackend:
         return solutions, (info == 0) & torch.isfinite(solutions).all(-1)
 
 
-class TorchEngine(GridEngine):
+class TorchEngine(BatchedEngine):
     """The batched engine on a PyTorch device.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Units of work: a stretch of the alpha path for one target, on one fold or on all together."""
+"""Units of work: a stretch of the alpha path for one target or all, on one fold or on all."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from actors.lasso.newton import NewtonEngine
 from actors.lasso.problem import FloatArray, LassoProblem
-from actors.lasso.solution import Engine, PathRecorder, PathSolution
+from actors.lasso.solution import Engine, GridEngine, PathRecorder, PathSolution
 
 # Roles of a row in a fold.
 UNUSED, TRAIN, VALIDATION = 0, 1, 2
@@ -108,6 +108,59 @@ def solve_folds(
         results |= {fold_key(fold, name): value for name, value in measured.items()}
     largest = max(float(solution.gaps.max(initial=0.0)) for solution in solutions)
     return results | {"gap": np.array(largest)}
+
+
+def solve_targets(
+    engine: GridEngine,
+    X: sp.csc_matrix,
+    Y: FloatArray,
+    roles: npt.NDArray[np.int8],
+    alphas: Sequence[FloatArray],
+    *,
+    tol: float,
+    previous: Mapping[str, np.ndarray] | None = None,
+) -> UnitResult:
+    """Solve one stretch of every target on every fold, as one batch of a device.
+
+    Parameters
+    ----------
+    Y : ndarray (n_samples, n_targets)
+    roles : ndarray (n_folds, n_samples), int8
+    alphas : of each target, decreasing
+    previous : result of the stretch before
+
+    Returns
+    -------
+    dict of arrays
+        Of `solve_unit` for each target and fold under `cell_key`, and ``gap``.
+    """
+    cells = [(target, fold) for target in range(Y.shape[1]) for fold in range(len(roles))]
+    columns = [np.ascontiguousarray(y) for y in Y.T]
+    problems = [_on(X, columns[target], roles[fold]) for target, fold in cells]
+    before = [None if previous is None else cell_result(previous, *cell) for cell in cells]
+    solutions = engine.solve_grid(
+        problems,
+        [alphas[target] for target, _ in cells],
+        tol=tol,
+        starts=[_last(own, X.shape[1]) for own in before],
+    )
+    results: UnitResult = {}
+    for (target, fold), problem, solution in zip(cells, problems, solutions, strict=True):
+        measured = _measured(problem, solution, roles[fold])
+        results |= {cell_key(target, fold, name): value for name, value in measured.items()}
+    largest = max(float(solution.gaps.max(initial=0.0)) for solution in solutions)
+    return results | {"gap": np.array(largest)}
+
+
+def cell_key(target: int, fold: int, name: str) -> str:
+    """Return the name under which `solve_targets` returns ``name`` of a target and fold."""
+    return f"t{target:02d}_{fold_key(fold, name)}"
+
+
+def cell_result(result: Mapping[str, np.ndarray], target: int, fold: int) -> UnitResult:
+    """Return what `solve_unit` would have returned for one target and fold."""
+    prefix = cell_key(target, fold, "")
+    return {k.removeprefix(prefix): v for k, v in result.items() if k.startswith(prefix)}
 
 
 def fold_key(fold: int, name: str) -> str:

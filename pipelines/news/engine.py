@@ -18,6 +18,7 @@ from actors.lasso.calibration import (
     sample_alphas,
     size_class,
 )
+from actors.lasso.engines import DEVICE_ENGINES
 from cluster.errors import TenfoldError
 from cluster.fingerprint import fingerprint
 from cluster.nodes import Cluster
@@ -45,8 +46,9 @@ def resolve_engine(
     """Return the engine to use, by its full name, and how many workers it gets.
 
     ``auto`` lets newton and every engine whose device some machine offers solve the same few alphas
-    of the first target on all rows, and takes the one whose workers together are fastest. What was
-    measured is remembered on this machine, for problems of about this size on the same machines.
+    (newton of the first target on all rows, a device of all targets and folds in one batch), and
+    takes the one whose workers together solve the most a second. What was measured is remembered on
+    this machine, for problems of about this size on the same machines.
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ def resolve_engine(
         if (trials := memory.recall(key)) is not None:
             return choose(trials, "newton", remembered=True)
         trials = tuple(
-            trial if trial.note else _measure(trial, X, Y, roles, grids[0], config.tol, cluster)
+            trial if trial.note else _measure(trial, X, Y, roles, grids, config.tol, cluster)
             for trial in candidates
         )
         memory.remember(key, trials)
@@ -107,15 +109,24 @@ def _measure(
     X: sp.csc_matrix,
     Y: FloatArray,
     roles: npt.NDArray[np.int8],
-    grid: FloatArray,
+    grids: Sequence[FloatArray],
     tol: float,
     cluster: Cluster,
 ) -> Trial:
-    """Time one worker on the sample, after a first call that loads its libraries."""
-    payload = {"target": 0, "fold": len(roles) - 1, "tol": tol}
+    """Time one worker on the sample, after a first call that loads its libraries.
+
+    A device gets the sample of all targets and folds, as it will; its seconds are those of one.
+    """
+    tops, samples = [grid[:1] for grid in grids], [sample_alphas(grid) for grid in grids]
+    one = {"target": 0, "fold": len(roles) - 1, "tol": tol}
+    first, sample = {**one, "alphas": tops[0]}, {**one, "alphas": samples[0]}
+    size = 1
+    if trial.engine in DEVICE_ENGINES:
+        first, sample = {"alphas": tops, "tol": tol}, {"alphas": samples, "tol": tol}
+        size = len(grids) * len(roles)
     units = [
-        Unit(key="first", payload={**payload, "alphas": grid[:1]}),
-        Unit(key="sample", payload={**payload, "alphas": sample_alphas(grid)}, after="first"),
+        Unit(key="first", payload=first),
+        Unit(key="sample", payload=sample, after="first"),
     ]
     try:
         with tempfile.TemporaryDirectory(prefix="tenfold-") as folder:
@@ -132,7 +143,8 @@ def _measure(
         return Trial(trial.engine, note=f"failed: {str(error).splitlines()[0]}")
     if float(result["gap"]) > tol:
         return Trial(trial.engine, note=f"missed tol: gap {float(result['gap']):.0e}")
-    return Trial(trial.engine, trial.workers, round(float(result["seconds"].sum()), 4))
+    seconds = sum(float(part.sum()) for name, part in result.items() if name.endswith("seconds"))
+    return Trial(trial.engine, trial.workers, round(seconds / size, 6))
 
 
 def _offered(cluster: Cluster, device: str) -> int:

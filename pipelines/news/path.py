@@ -1,5 +1,6 @@
 """The grid of folds x alphas x targets: alphas, units, table, and the choice of alpha."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from actors.lasso.engines import DEVICE_ENGINES, ENGINES
-from actors.lasso.unit import fold_result
+from actors.lasso.unit import cell_result, fold_result
 from cluster.errors import InputError
 from cluster.units import Unit
 
@@ -190,6 +191,8 @@ def plan_units(grids: Sequence[FloatArray], n_folds: int, config: PathConfig) ->
     units = []
     if config.early_stop:
         return _side_by_side(grids, config)
+    if config.engine in DEVICE_ENGINES:
+        return _as_batches(grids, config)
     for target, grid in enumerate(grids):
         for fold in range(n_folds + 1):
             for start in range(0, grid.size, config.stretch):
@@ -224,6 +227,32 @@ def _side_by_side(grids: Sequence[FloatArray], config: PathConfig) -> list[Unit]
         for target, grid in enumerate(grids)
         for start in range(0, grid.size, config.stretch)
     ]
+
+
+def _as_batches(grids: Sequence[FloatArray], config: PathConfig) -> list[Unit]:
+    """Plan one chain of stretches, each of all targets and folds: a batch fills a device."""
+    longest = max(grid.size for grid in grids)
+    return [
+        Unit(
+            key=f"all-a{start:04d}",
+            payload={
+                "alphas": [grid[start : start + config.stretch] for grid in grids],
+                "tol": config.tol,
+            },
+            after=f"all-a{start - config.stretch:04d}" if start else None,
+        )
+        for start in range(0, longest, config.stretch)
+    ]
+
+
+def by_cell(results: Results, n_targets: int, n_folds: int) -> Results:
+    """Return results of batches as those of single targets and folds, under their `unit_key`."""
+    single: dict[str, Mapping[str, np.ndarray]] = {}
+    for key, result in results.items():
+        start = int(key.rpartition("-a")[2])
+        for target, fold in itertools.product(range(n_targets), range(n_folds + 1)):
+            single[unit_key(target, fold, start)] = cell_result(result, target, fold)
+    return single
 
 
 def folds_key(target: int, start: int) -> str:

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 import actors.lasso
 from actors.lasso.actor import worker_factory
+from actors.lasso.engines import DEVICE_ENGINES
 from actors.lasso.problem import LassoProblem
 from actors.lasso.unit import TRAIN, VALIDATION
 from cluster.errors import InputError
@@ -24,7 +25,15 @@ from pipelines.news.folds import subsample_roles
 from pipelines.news.metrics import OutOfFold
 from pipelines.news.multitask import by_target, joint_grids, plan_joint_units
 from pipelines.news.naming import Naming
-from pipelines.news.path import Choice, PathConfig, Results, by_fold, plan_units, solution_at
+from pipelines.news.path import (
+    Choice,
+    PathConfig,
+    Results,
+    by_cell,
+    by_fold,
+    plan_units,
+    solution_at,
+)
 from pipelines.news.prepare import NewsProblem
 from pipelines.news.twins import Twins, find_twins, merge_weights
 
@@ -82,6 +91,8 @@ def solve_grid(
     results = _solve(problem, problem.roles, units, config, cluster, store, workers, "solve path")
     if config.multitask:
         return by_target(results)
+    if config.engine in DEVICE_ENGINES:
+        return by_cell(results, len(grids), problem.n_folds)
     return by_fold(results, problem.n_folds) if config.early_stop else results
 
 

@@ -10,18 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.lasso.backend import NumpyBackend
-from actors.lasso.batched import GridEngine
+from actors.lasso.batched import BatchedEngine
 from actors.lasso.batched_newton import Cells, minimise_cells
 from actors.lasso.certificate import certify
 from actors.lasso.engines import make_engine
 from actors.lasso.problem import LassoProblem
 from actors.lasso.solution import ConvergenceWarning
+from actors.lasso.unit import (
+    TRAIN,
+    VALIDATION,
+    cell_result,
+    coefficients,
+    solve_targets,
+    solve_unit,
+)
 
 TOL = 1e-8
 
 
 def make_numpy(dtype=np.float64):
-    return GridEngine("numpy", NumpyBackend(dtype))
+    return BatchedEngine("numpy", NumpyBackend(dtype))
 
 
 def make_torch(dtype):
@@ -39,7 +47,7 @@ def make_torch_on_device():
 
     device = torch.device("cpu")
 
-    class OnDevice(GridEngine):
+    class OnDevice(BatchedEngine):
         def _design(self, problems):
             return TorchDesign(problems, DeviceMatrix(problems[0].X, device), torch.float64)
 
@@ -247,3 +255,29 @@ def test_minimisers_equal_the_best_of_all_sign_patterns(seed, k, rank):
         _, best = best_by_enumeration(gram, target, b)
         value = v @ gram @ v / 2 - target @ v + b * np.abs(v).sum()
         assert value <= best + 1e-8 * max(1.0, abs(best))
+
+
+def test_a_unit_of_all_targets_and_folds_equals_units_of_one(engine):
+    X = counts_like(50, 80, 60)
+    rng = np.random.default_rng(50)
+    Y = X[:, :2].toarray() + 0.3 * rng.standard_normal((80, 2))
+    Y[rng.random(80) < 0.1, 1] = np.nan
+    roles = np.full((3, 80), TRAIN, dtype=np.int8)
+    roles[0, ::2], roles[1, 1::2] = VALIDATION, VALIDATION
+    grids = [np.geomspace(0.1, 0.01, 6), np.geomspace(0.2, 0.02, 6)]
+    first = solve_targets(engine, X, Y, roles, [grid[:3] for grid in grids], tol=1e-9)
+    rest = [grid[3:] for grid in grids]
+    second = solve_targets(engine, X, Y, roles, rest, tol=1e-9, previous=first)
+    for target in range(2):
+        for fold in range(3):
+            alone = solve_unit(
+                make_engine("newton"), X, Y[:, target], roles[fold], grids[target], tol=1e-12
+            )
+            parts = [cell_result(result, target, fold) for result in (first, second)]
+            ours = sp.hstack([coefficients(part, 60) for part in parts]).toarray()
+            np.testing.assert_allclose(ours, coefficients(alone, 60).toarray(), atol=1e-4)
+            for name in ("alphas", "validation_mse", "train_mse", "nonzeros"):
+                joined = np.concatenate([part[name] for part in parts])
+                np.testing.assert_allclose(joined, alone[name], rtol=1e-3)
+            assert parts[0]["n_train"] == alone["n_train"]
+    assert first["gap"] <= 1e-9
