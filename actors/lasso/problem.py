@@ -230,10 +230,12 @@ class LassoProblem:
     def penalised_part(self, start: sp.csc_matrix) -> tuple[IntArray, FloatArray]:
         """Return support, rising, and values of the penalised columns of ``start``.
 
-        ``start`` (n_features, 1) is a warm start; what the problem forbids is left out.
+        ``start`` (n_features, 1) is a warm start; what the problem forbids is left out, and columns
+        that do not vary on the training rows, which no step would move.
         """
         support, values = start.indices.astype(np.int64), start.data.astype(np.float64)
         allowed = (values > 0) if self.positive else (values != 0)
+        allowed &= self.squared_norms[support] > 0
         if self.penalised is not None:
             allowed &= self.penalised[support]
         support, values = support[allowed], values[allowed]

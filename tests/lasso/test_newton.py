@@ -142,3 +142,15 @@ def test_noise_alone_above_the_rounding_of_alpha_max_is_no_crash():
         solution = NewtonEngine().solve_path(problem, [1e-3, 1e-20])
     assert solution.coefs[:, [0]].nnz == 0
     assert np.isfinite(solution.coefs.data).all()
+
+
+def test_weight_of_the_start_on_a_constant_column_is_left():
+    base = make_problem(5)
+    X = base.X.toarray()
+    X[:, 3] = 1.0
+    problem = LassoProblem(sp.csc_matrix(X), base.y)
+    start = sp.csc_matrix(([5.0], ([3], [0])), shape=(X.shape[1], 1))
+    alphas = path(problem)
+    solution = NewtonEngine().solve_path(problem, alphas, start=start)
+    assert largest_gap(problem, solution) <= 1.01e-6
+    assert not solution.coefs[[3]].nnz
