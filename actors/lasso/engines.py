@@ -1,6 +1,6 @@
 """The engines by name."""
 
-import importlib.util
+import importlib
 
 from actors.lasso.solution import Engine
 from cluster.errors import InputError
@@ -49,16 +49,18 @@ def make_engine(name: str) -> Engine:
 
 
 def require_library(library: str) -> None:
-    """Check that ``torch`` or ``mlx`` is installed.
+    """Check that ``torch`` or ``mlx`` can be loaded; on Linux MLX may be there without a backend.
 
     Raises
     ------
     InputError
-        When it is not.
+        When it cannot.
     """
-    if importlib.util.find_spec(library) is None:
+    try:
+        importlib.import_module("mlx.core" if library == "mlx" else library)
+    except (ImportError, OSError) as error:
         raise InputError(
             f"engine {library}",
-            f"the package {library} is not installed here",
+            f"its library cannot be loaded here ({error})",
             fix=f"Run pip install 'tenfold[{library}]'.",
-        )
+        ) from error

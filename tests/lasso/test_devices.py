@@ -8,7 +8,6 @@ import pytest
 import ray
 from designs import counts_like
 
-from actors.lasso import engines
 from actors.lasso.actor import worker_factory
 from actors.lasso.certificate import certify
 from actors.lasso.engines import DEVICE_ENGINES, make_engine
@@ -19,7 +18,8 @@ from cluster.errors import InputError
 
 @pytest.mark.parametrize("name", DEVICE_ENGINES)
 def test_a_missing_library_names_the_extra_to_install(name, monkeypatch):
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda module: None)
+    for module in ("torch", "mlx", "mlx.core"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=rf"pip install 'tenfold\[{name.partition(':')[0]}\]'"):
         make_engine(name)
 
