@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from actors.lasso.actor import worker_factory
 from actors.lasso.certificate import certify
-from actors.lasso.engines import ENGINES
+from actors.lasso.engines import DEVICE_ENGINES, ENGINES
 from actors.lasso.newton import NewtonEngine
 from actors.lasso.problem import LassoProblem
 from actors.lasso.screening import gap_safe_columns
@@ -40,7 +40,7 @@ class AuditConfig:
     """What is audited, and how tightly."""
 
     engines: tuple[str, ...] = field(
-        default=(), metadata={"help": "Engines to compare; default: every engine present."}
+        default=(), metadata={"help": "Engines to compare; default: those of the CPU."}
     )
     ratios: tuple[float, ...] = field(
         default=(),
@@ -59,9 +59,10 @@ class AuditConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.engines) - set(ENGINES))
+        known = (*ENGINES, *DEVICE_ENGINES)
+        unknown = sorted(set(self.engines) - set(known))
         if unknown:
-            raise InputError("--engines", "unknown", ", ".join(ENGINES), unknown[0])
+            raise InputError("--engines", "unknown", ", ".join(known), unknown[0])
         if any(not ratio >= 1 for ratio in self.ratios):
             raise InputError("--ratios", "below 1", "numbers of 1 or more", self.ratios)
         if not 0 < self.audit_tol < 1:
