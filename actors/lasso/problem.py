@@ -225,7 +225,9 @@ class LassoProblem:
     def residual_of(self, fitted: FloatArray, support: IntArray, values: FloatArray) -> FloatArray:
         """Return `residual`, given ``X w`` (n_samples,)."""
         fitted = fitted - self.basis @ (self.loadings[:, support] @ values)
-        return np.where(self.rows, self.y_centred - fitted, 0.0)
+        residual = np.where(self.rows, self.y_centred - fitted, 0.0)
+        # Once more: columns far from zero leave their rounding behind.
+        return residual - self.basis @ (self.basis.T @ self.weighted(residual))
 
     def penalised_part(self, start: sp.csc_matrix) -> tuple[IntArray, FloatArray]:
         """Return support, rising, and values of the penalised columns of ``start``.
