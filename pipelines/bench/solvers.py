@@ -121,8 +121,9 @@ def _solve_skglm_multitask(
 
     model = MultiTaskLasso(fit_intercept=True, tol=tol, max_iter=MANY)
     _, coefs, _ = model.path(X, np.asfortranarray(Y), alphas)
-    packed = _pack([c for i in range(alphas.size) for c in coefs[:-1, :, i].T])
-    return packed, np.ascontiguousarray(coefs[-1].T)
+    # Targets first, unlike what its documentation says.
+    packed = _pack([target for i in range(alphas.size) for target in coefs[:, :-1, i]])
+    return packed, np.ascontiguousarray(coefs[:, -1].T)
 
 
 def _solve_adelie(X: sp.csc_matrix, y: FloatArray, alphas: FloatArray, tol: float) -> Answers:
