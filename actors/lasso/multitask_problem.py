@@ -103,9 +103,7 @@ class MultiTaskProblem:
 
     def correlations(self, residual: FloatArray) -> FloatArray:
         """Return ``X' S R`` (n_features, n_targets) of a residual that is zero on held-out rows."""
-        if self.sample_weight is not None:
-            residual = self.shared.row_weights[:, None] * residual
-        return np.asarray(self.X.T @ residual)
+        return np.asarray(self.X.T @ self._weighted(residual))
 
     def strength(self, correlations: FloatArray) -> FloatArray:
         """Return ``||c_j||_2 / u_j`` (n_features,), zero for free and excluded columns."""
@@ -123,10 +121,14 @@ class MultiTaskProblem:
         shared = self.shared
         fitted = self.X[:, support] @ values
         fitted -= shared.basis @ (shared.loadings[:, support] @ values)
-        return np.where(shared.rows[:, None], self.Y_centred - fitted, 0.0)
+        residual = np.where(shared.rows[:, None], self.Y_centred - fitted, 0.0)
+        # Once more: columns far from zero leave their rounding behind.
+        return residual - shared.basis @ (shared.basis.T @ self._weighted(residual))
 
     def penalised_part(self, start: sp.csr_matrix) -> tuple[IntArray, FloatArray]:
         """Return support, rising, and values of the penalised non-zero rows of ``start``.
+
+        Columns that do not vary on the training rows are left out: no step would move them.
 
         Raises
         ------
@@ -139,7 +141,7 @@ class MultiTaskProblem:
         start = start.tocsr()
         rows = np.flatnonzero(np.diff(start.indptr)).astype(np.int64)
         values = start[rows].toarray()
-        kept = values.any(axis=1)
+        kept = values.any(axis=1) & (self.shared.squared_norms[rows] > 0)
         if self.shared.penalised is not None:
             kept &= self.shared.penalised[rows]
         return rows[kept], values[kept]
@@ -161,13 +163,14 @@ class MultiTaskProblem:
 
         As `LassoProblem.gap_from`, with ``largest`` of `strength` and ``penalty`` of `penalty`.
         """
-        weighted = residual
-        if self.sample_weight is not None:
-            weighted = self.shared.row_weights[:, None] * residual
+        weighted = self._weighted(residual)
         squared = float(np.vdot(weighted, residual))
         fitted = float(np.vdot(weighted, self.Y_centred)) - squared
         gap = dual_gap(squared, fitted, largest, penalty, alpha * self.n)
         return max(gap, 0.0) / self.y_norm2 if self.y_norm2 > 0 else 0.0
+
+    def _weighted(self, block: FloatArray) -> FloatArray:
+        return block if self.sample_weight is None else self.shared.row_weights[:, None] * block
 
 
 def dual_gap(squared: float, fitted: float, largest: float, penalty: float, bound: float) -> float:

@@ -317,3 +317,35 @@ def test_multitask_columns_left_behind_are_forgotten_without_harm(monkeypatch):
     small = solve_multitask_path(problem, alphas, tol=1e-11)
     for at in range(15):
         np.testing.assert_allclose(small.coef(at).toarray(), whole.coef(at).toarray(), atol=1e-4)
+
+
+def test_multitask_start_leaves_columns_that_do_not_vary_on_the_training_rows():
+    problem = make_tasks(19)
+    X = problem.X.tolil()
+    X[:40, 3] = 2.0
+    train = np.arange(60) < 40
+    fold = MultiTaskProblem(sp.csc_matrix(X), problem.Y, train)
+    alpha = fold.alpha_max() / 5
+    start = row_sparse(np.array([3, 8]), np.ones((2, 3)), 40)
+    solution = solve_multitask_path(fold, [alpha], tol=1e-10, start=start)
+    assert 3 not in solution.supports[0]
+    assert certified(fold, solution, 0) <= 1.1e-10
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_multitask_converges_where_columns_are_far_from_zero(offset):
+    problem = make_tasks(20)
+    far = MultiTaskProblem(sp.csc_matrix(problem.X.toarray() + offset), problem.Y)
+    solution = solve_multitask_path(far, alphas_of(far, 20, 5), tol=1e-7)
+    assert max(certified(far, solution, at) for at in range(5)) <= 1.1e-7
+    near = solve_multitask_path(problem, alphas_of(problem, 20, 5), tol=1e-7)
+    np.testing.assert_allclose(solution.coef(4).toarray(), near.coef(4).toarray(), atol=1e-2)
+
+
+def test_multitask_targets_without_variation_have_an_empty_solution():
+    problem = make_tasks(21)
+    flat = MultiTaskProblem(problem.X, np.full((60, 2), 5.0))
+    solution = solve_multitask_path(flat, [0.1])
+    assert solution.supports[0].size == 0
+    np.testing.assert_allclose(solution.intercepts[0], 5.0)
+    assert solution.gaps[0] == 0.0
