@@ -26,6 +26,8 @@ Solve = Callable[[sp.csc_matrix, FloatArray, FloatArray, float], Answers]
 
 # High enough that no solver stops for its count of iterations before the gap or the time is up.
 MANY = 100_000
+# skglm's stops otherwise: what it cannot reach it would try for ever, though it may be near enough.
+SKGLM_ROUNDS = 500
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def _solve_sklearn(X: sp.csc_matrix, y: FloatArray, alphas: FloatArray, tol: flo
 def _solve_skglm(X: sp.csc_matrix, y: FloatArray, alphas: FloatArray, tol: float) -> Answers:
     from skglm import Lasso
 
-    model = Lasso(fit_intercept=True, tol=tol, max_iter=MANY)
+    model = Lasso(fit_intercept=True, tol=tol, max_iter=SKGLM_ROUNDS)
     _, coefs, _, _ = model.path(X, y, alphas)
     return _pack([coefs[:-1, i] for i in range(alphas.size)]), coefs[-1]
 
@@ -119,7 +121,7 @@ def _solve_skglm_multitask(
 ) -> Answers:
     from skglm import MultiTaskLasso
 
-    model = MultiTaskLasso(fit_intercept=True, tol=tol, max_iter=MANY)
+    model = MultiTaskLasso(fit_intercept=True, tol=tol, max_iter=SKGLM_ROUNDS)
     _, coefs, _ = model.path(X, np.asfortranarray(Y), alphas)
     # Targets first, unlike what its documentation says.
     packed = _pack([target for i in range(alphas.size) for target in coefs[:, :-1, i]])
