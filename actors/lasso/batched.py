@@ -9,6 +9,7 @@ the host is within ``tol``: a device that rounds more needs more rounds, not a l
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,7 +18,7 @@ from actors.lasso.backend import Backend
 from actors.lasso.batched_newton import Cells, minimise_cells
 from actors.lasso.cells import Path
 from actors.lasso.design import Design, HostDesign, measure_on_host
-from actors.lasso.problem import FloatArray, LassoProblem
+from actors.lasso.problem import FloatArray, IntArray, LassoProblem
 from actors.lasso.solution import PathRecorder, PathSolution
 
 MAX_ROUNDS = 40
@@ -38,11 +39,15 @@ class BatchedEngine:
     backend : Backend
     budget_bytes : int
         Memory that the solver plans with. The answers depend on it in their last bits.
+    threads : int
+        Of the certificate on the host, where the device's own measure is no certificate.
     """
 
-    def __init__(self, name: str, backend: Backend, budget_bytes: int = 2**30) -> None:
+    def __init__(
+        self, name: str, backend: Backend, budget_bytes: int = 2**30, threads: int = 1
+    ) -> None:
         self.name = name
-        self._backend, self._budget = backend, budget_bytes
+        self._backend, self._budget, self._threads = backend, budget_bytes, threads
 
     def solve_path(
         self,
@@ -88,7 +93,7 @@ class BatchedEngine:
         for first in range(0, longest, block):
             for path in paths:
                 path.open(slice(first, first + block))
-            _Rounds(self._backend, design, paths, tol, self._budget).run()
+            _Rounds(self._backend, design, paths, tol, self._budget, self._threads).run()
             for path in paths:
                 path.close()
         return [path.recorder.finish() for path in paths]
@@ -107,9 +112,10 @@ class _Rounds:
         paths: Sequence[Path],
         tol: float,
         budget_bytes: int,
+        threads: int,
     ) -> None:
         self._backend, self._design, self._paths = backend, design, paths
-        self._tol, self._budget = tol, budget_bytes
+        self._tol, self._budget, self._threads = tol, budget_bytes, threads
         self._held: set[int] = set()
 
     def run(self) -> None:
@@ -155,11 +161,7 @@ class _Rounds:
         gaps = measured.gaps.copy()
         near = np.flatnonzero(gaps <= self._tol)
         if near.size and not design.certifies:
-            chosen = cells[near]
-            proof = measure_on_host(
-                path.problem, path.columns, path.values[chosen], path.block[chosen]
-            )
-            gaps[near] = proof.gaps
+            gaps[near] = self._certified(path, cells[near])
         path.rounds += 1
         stays = path.judge(gaps, self._tol, last=path.rounds > MAX_ROUNDS)
         if not stays.any():
@@ -171,6 +173,18 @@ class _Rounds:
         path.gradients = measured.gradients(path.columns)[stays]
         path.residual2 = measured.residual2[stays]
         return True
+
+    def _certified(self, path: Path, cells: IntArray) -> FloatArray:
+        """Return the gaps of some cells, measured on the host."""
+
+        def measure(part: IntArray) -> FloatArray:
+            values, alphas = path.values[part], path.block[part]
+            return measure_on_host(path.problem, path.columns, values, alphas).gaps
+
+        # scipy's sparse products let other threads run.
+        with ThreadPoolExecutor(self._threads) as pool:
+            parts = np.array_split(cells, min(self._threads, cells.size))
+            return np.concatenate(list(pool.map(measure, parts)))
 
     def _batches(self, problems: Sequence[int]) -> list[list[int]]:
         """Cut the problems into batches whose padded Gram matrices fit their share of memory."""

@@ -14,9 +14,12 @@ from actors.lasso.design import Design, HostDesign
 from actors.lasso.problem import LassoProblem
 from actors.lasso.torch_design import DeviceMatrix, TorchDesign
 from cluster.errors import InputError
+from cluster.resources import available_cores
 
 # Compute capabilities whose float64 runs at half the speed of float32, rather than at 1/32 or less.
 FULL_FLOAT64 = ((6, 0), (7, 0), (8, 0), (9, 0), (10, 0))
+# Of the certificate on the host.
+MAX_THREADS = 16
 BUDGET_BYTES = {"cpu": 2**30, "mps": 2**31, "cuda": 2**33}
 
 
@@ -97,7 +100,8 @@ class TorchEngine(BatchedEngine):
             )
         self._device, dtype = torch.device(device), dtype or default_dtype(device)
         backend = TorchBackend(self._device, dtype)
-        super().__init__(f"torch:{device}", backend, budget_bytes or BUDGET_BYTES[device])
+        threads = min(MAX_THREADS, available_cores())
+        super().__init__(f"torch:{device}", backend, budget_bytes or BUDGET_BYTES[device], threads)
         self._dtype = dtype
         self._matrix: DeviceMatrix | None = None
 

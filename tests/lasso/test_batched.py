@@ -51,7 +51,7 @@ def make_torch_on_device():
         def _design(self, problems):
             return TorchDesign(problems, DeviceMatrix(problems[0].X, device), torch.float64)
 
-    return OnDevice("torch", TorchBackend(device, torch.float64))
+    return OnDevice("torch", TorchBackend(device, torch.float64), threads=3)
 
 
 def make_mlx():
