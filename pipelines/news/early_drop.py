@@ -25,6 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.uint64]
+Numbers = npt.NDArray[np.floating]
 
 # An n-gram is left out when its products with the targets, all taken as positive, stay below this
 # share of what would let it enter. Residuals are mostly smaller than targets, so that hardly any
@@ -87,7 +88,7 @@ class Sums:
         Sums of row codes: equal for n-grams in the same rows.
     """
 
-    products: FloatArray
+    products: Numbers
     squares: FloatArray
     largest: FloatArray
     patterns: Codes
@@ -142,18 +143,19 @@ def drop_early(
     """
     n_targets = Y.shape[1]
     centred, heights, spread = _targets(Y, roles)
-    against = np.column_stack((centred, heights, np.ones(Y.shape[0])))
+    against = np.column_stack((centred, heights, np.ones(Y.shape[0]))).astype(np.float32)
     sums = sum_blocks(rows, against, _row_codes(Y), cluster, store)
     mean = sums.products[:, -1] / rows.n_rows
     scale = column_scale(rows.scaling, mean, sums.squares / rows.n_rows, sums.largest)
     norms = np.sqrt(sums.squares) / scale
-    signed = sums.products[:, :n_targets] / scale[:, None]
-    heavy = sums.products[:, n_targets:-1] / scale[:, None]
-    highest = np.abs(signed).max(axis=0)
-    lowest = np.array([min(path.alpha_grid, default=top / path.alpha_ratio) for top in highest])
-    # The proof's radius comes on top, at most so large.
-    heavy += np.outer(norms, np.sqrt(2.0 * path.tol) * spread)
-    enters = np.any(heavy >= SHARE * lowest, axis=1)
+    enters = np.zeros(scale.size, dtype=bool)
+    for target in range(n_targets):
+        highest = float(np.abs(sums.products[:, target] / scale).max())
+        lowest = min(path.alpha_grid, default=highest / path.alpha_ratio)
+        # The proof's radius comes on top, at most so large.
+        radius = np.sqrt(2.0 * path.tol) * spread[target]
+        heights_of = sums.products[:, n_targets + target] / scale
+        enters |= heights_of + radius * norms >= SHARE * lowest
     return Aside(rows, with_twins(enters, sums.patterns), scale, norms, sums.patterns)
 
 
@@ -169,9 +171,12 @@ def with_twins(kept: BoolArray, patterns: Codes) -> BoolArray:
 
 
 def sum_blocks(
-    rows: CountedRows, against: FloatArray, codes: Codes, cluster: Cluster, store: Store
+    rows: CountedRows, against: Numbers, codes: Codes, cluster: Cluster, store: Store
 ) -> Sums:
-    """Sum each n-gram's products with ``against`` (n_samples, k) on the cluster, block by block."""
+    """Sum each n-gram's products with ``against`` (n_samples, k) on the cluster, block by block.
+
+    Products are kept as numbers of the same kind: ``float32`` is enough to choose by.
+    """
     weighting = rows.weighting
     key = fingerprint(
         rows.key, against, codes, weighting.columns, weighting.tfidf, sum_block, matrix
@@ -183,7 +188,7 @@ def sum_blocks(
     )
     p = weighting.columns.size
     total = Sums(
-        np.zeros((p, against.shape[1])),
+        np.zeros((p, against.shape[1]), dtype=against.dtype),
         np.zeros(p),
         np.zeros(p),
         np.zeros((p, codes.shape[1]), dtype=np.uint64),
@@ -199,7 +204,7 @@ def sum_blocks(
 
 
 def sum_block(
-    block: Block, store: Store, *, rows: CountedRows, against: FloatArray, codes: Codes
+    block: Block, store: Store, *, rows: CountedRows, against: Numbers, codes: Codes
 ) -> dict[str, object]:
     """Write one block's sums of the n-grams that it has."""
     counts = block_counts(rows.store.read_arrays(block.name), rows.n_columns)
@@ -218,7 +223,7 @@ def sum_block(
     store.write_arrays(
         name,
         ngrams=ngrams.astype(np.int64),
-        products=X.T @ against[own],
+        products=(X.T @ against[own]).astype(against.dtype),
         squares=squares,
         largest=largest,
         patterns=patterns,
@@ -255,5 +260,6 @@ def _row_codes(Y: FloatArray) -> Codes:
     """Return random row codes for each set of rows on which some target is defined."""
     random = np.random.default_rng(0)
     code: Codes = np.asarray(random.integers(1, 2**63, Y.shape[0], dtype=np.uint64))
-    defined = np.unique(np.isfinite(Y), axis=1)
+    masks = {mask.tobytes(): mask for mask in np.isfinite(Y).T}
+    defined = np.column_stack(list(masks.values()))
     return np.where(defined, code[:, None], np.uint64(0))
