@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import scipy.sparse as sp
 import torch
+from scipy.sparse.linalg import norm
 
 from actors.lasso.certificate import certify
 from actors.lasso.newton import NewtonEngine
@@ -56,7 +57,8 @@ def synthetic(rows: int, columns: int, targets: int, seed: int) -> tuple[sp.csc_
     X = sp.csc_matrix(sp.diags(1.0 / np.sqrt(np.maximum(np.diff(X.tocsr().indptr), 1))) @ X)
     X.sort_indices()
     weights = rng.standard_normal((X.shape[1], targets)) * (rng.random((X.shape[1], 1)) < 0.02)
-    Y = X @ weights
+    norms = np.maximum(norm(X, axis=0), 1e-12)
+    Y = X @ (weights / norms[:, None])  # rare words weigh as much as frequent ones
     Y += 2.0 * Y.std(axis=0) * rng.standard_normal(Y.shape)
     return X, (Y - Y.mean(axis=0)) / Y.std(axis=0)
 
