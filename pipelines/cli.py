@@ -183,7 +183,23 @@ def show_profile(config: ProfileConfig, *, json_line: Json = False) -> None:
         _print_json(results)
         return
     _print_rows(results["tols"])
-    _print_rows(results["layouts"])
+    _print_rows(
+        [
+            {
+                "layout": f"{row['workers']} x {row['threads']}",
+                "tol": row["tol"],
+                "wall s": row["wall_seconds"],
+                "CPU s a path": row["cpu_seconds_per_path"],
+                "paths/s": row["paths_per_s"],
+                "GiB each": row["peak_gib_each"],
+                "X'r GB/s": row["screen_gb_s"],
+                "copy GB/s": row["copy_gb_s"],
+            }
+            for row in results["layouts"]
+        ]
+    )
+    if results["warning"]:
+        print(f"warning: {results['warning']}")
     print(f"{results['recommendation']}\nresults: {config.out}/profile.json")
 
 

@@ -24,7 +24,7 @@ from pipelines.bench.config import make_work, require_folder, require_tols
 from pipelines.bench.lasso import machine
 from pipelines.bench.measure import process
 from pipelines.bench.problems import ProblemConfig, SavedProblem, save
-from pipelines.bench.recommend import compare, recommend
+from pipelines.bench.recommend import busy, compare, recommend
 from pipelines.bench.saved import load_answers, load_problem
 from pipelines.bench.solvers import OWN
 from pipelines.news.prepare import say
@@ -125,6 +125,7 @@ def profile(config: ProfileConfig) -> dict[str, Any]:
         "tols": compared,
         "layouts": layouts,
         **recommend(compared, layouts),
+        "warning": busy(layouts, os.cpu_count() or 1),
         "out": config.out,
     }
     Store(config.out).write_json("profile.json", results)

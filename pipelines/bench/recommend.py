@@ -9,6 +9,7 @@ import scipy.sparse as sp
 # The dictionary counts as the tightest one's when it shares so many words, and so near weights.
 SAME_WORDS, SAME_WEIGHTS = 0.99, 1e-3
 WORTH = 1.1  # a tighter tol is taken where it costs no more than this factor
+OWN_CORE = 0.8  # the share of a core below which other work must have taken the rest
 EVEN = 1.05  # layouts whose rates differ by less count as equal; the smaller one is taken
 
 
@@ -37,6 +38,21 @@ def compare(coefs: sp.csc_matrix, tightest: sp.csc_matrix) -> dict[str, Any]:
         "smallest_overlap": min(overlaps),
         "difference": max(differences),
     }
+
+
+def busy(layouts: Sequence[Mapping[str, Any]], cores: int) -> str:
+    """Say so if workers with a core each were kept from it: their rates are not this machine's."""
+    shares = [
+        row["cpu_seconds_per_path"] / row["wall_seconds"]
+        for row in layouts
+        if row["threads"] == 1 and row["workers"] <= cores
+    ]
+    if not shares or min(shares) >= OWN_CORE:
+        return ""
+    return (
+        f"a worker had as little as {min(shares):.0%} of a core: other work runs on this machine, "
+        "so measure again when it is idle"
+    )
 
 
 def recommend(

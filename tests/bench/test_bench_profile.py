@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from command import tenfold
 
-from pipelines.bench.recommend import compare, recommend
+from pipelines.bench.recommend import busy, compare, recommend
 
 
 def columns(*dictionaries):
@@ -78,6 +78,14 @@ def test_smallest_of_equally_fast_layouts_is_recommended():
     found = recommend([tol_row(1e-6)], layouts)
     assert found["recommended"] == {"tol": 1e-6, "workers": 2, "threads": 1}
     assert "1.95 times 1 x 1" in found["recommendation"]
+
+
+def test_rates_of_a_busy_machine_are_warned_of():
+    alone = {"workers": 1, "threads": 1, "cpu_seconds_per_path": 0.95, "wall_seconds": 1.0}
+    squeezed = {**alone, "workers": 2, "wall_seconds": 2.0}
+    assert busy([alone], cores=2) == ""
+    assert "48% of a core" in busy([alone, squeezed], cores=2)
+    assert busy([alone, squeezed], cores=1) == ""  # two workers on one core are expected to wait
 
 
 @pytest.mark.parametrize(
