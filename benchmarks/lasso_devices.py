@@ -157,9 +157,10 @@ def watch_parts(account: Account, itemsize: int) -> None:
     ) -> tuple[float, float]:
         return 0.0, 2.0 * problem.X.nnz * alphas.size
 
-    def gradients(self: Any) -> tuple[float, float]:
-        problems, alphas, k = self._problems, self._alphas, self._k
-        return float(itemsize * problems * k * (k + 2 * alphas)), 2.0 * problems * alphas * k * k
+    def gradients(self: Any, running: Any) -> tuple[float, float]:
+        problems, k = self._problems, self._k
+        cells = problems * running.reshape(problems, -1).sum(axis=1).max()
+        return float(itemsize * k * (problems * k + 2 * cells)), 2.0 * cells * k * k
 
     def solve(self: Any, matrices: Any, right: Any) -> tuple[float, float]:
         cells, m = right.shape
@@ -178,7 +179,7 @@ def watch_parts(account: Account, itemsize: int) -> None:
         account.watch(kind, "measure", "measure all columns", measure)
         account.watch(kind, "extend", "Gram matrices", extend)
     account.watch(batched, "measure_on_host", "certificate on the host", measure_on_host)
-    account.watch(batched_newton._Batch, "_gradients", "gradients (batched GEMM)", gradients)
+    account.watch(batched_newton._Batch, "_update_gradients", "gradients (batched GEMM)", gradients)
     account.watch(batched_newton._Batch, "_newton_step", "Newton steps, factors included", step)
     account.watch(torch_engine.TorchBackend, "solve", "of these: Cholesky and solves", solve)
 

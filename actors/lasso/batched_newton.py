@@ -90,6 +90,8 @@ class _Batch:
 
         self._start, self._bound = flat(cells.start), flat(cells.bound)
         self._upper, self._lower = flat(cells.upper), flat(cells.lower)
+        # The same at the current point.
+        self._up, self._low = flat(cells.upper), flat(cells.lower)
         self._residual2 = flat(cells.residual2)
         of_problem = np.repeat(np.arange(self._problems), self._alphas)
         self._problem = backend.index(of_problem)
@@ -107,20 +109,20 @@ class _Batch:
         best, patience = np.full(stop_gap.size, np.inf), np.full(stop_gap.size, PATIENCE)
         host = self._backend.host
         for _ in range(MAX_STEPS):
-            upper, lower = self._gradients()
-            gaps = host(self._gaps(upper, lower))
+            gaps = host(self._gaps())
             nearer, moved = gaps <= 0.5 * best, host(self._moved)
             best = np.where(nearer, gaps, best)
             patience = np.where(nearer, PATIENCE, patience - moved)
-            signs = self._choose_active(upper, lower)
+            signs = self._choose_active()
             sizes = host(self._backend.xp.sum(self._active, -1)).astype(np.int64)
             running = (gaps > stop_gap) & (patience > 0) & ~host(self._stuck) & (sizes > 0)
             if not running.any():
                 break
             steps[running] += 1
-            right = self._backend.xp.where(signs > 0, upper, lower)
+            right = self._backend.xp.where(signs > 0, self._up, self._low)
             for rows, size in _groups(sizes, running, self._budget // (COPIES * self._itemsize)):
                 self._newton_step(self._backend.index(rows), size, right, signs)
+            self._update_gradients(running)
         return self._answer(), steps.reshape(self._problems, self._alphas)
 
     @property
@@ -134,13 +136,22 @@ class _Batch:
                      self._cells.start + host(self._d).reshape(shape), 0.0)  # fmt: skip
         return np.where(self._cells.positive[:, None, None], np.maximum(v, 0.0), v)
 
-    def _gradients(self) -> tuple[Any, Any]:
-        """Return the gradient at the current point less and plus ``bound``."""
-        change = self._d.reshape(self._problems, self._alphas, self._k) @ self._gram
-        change = change.reshape(-1, self._k)
-        return self._upper - change, self._lower - change
+    def _update_gradients(self, running: BoolArray) -> None:
+        """Measure the gradients at the points of the running rows, by one product a problem.
 
-    def _gaps(self, upper: Any, lower: Any) -> Any:
+        Each problem takes as many rows as the one that has most of them running.
+        """
+        table = running.reshape(self._problems, self._alphas)
+        count = int(table.sum(axis=1).max())
+        chosen = np.argsort(~table, axis=1, kind="stable")[:, :count]
+        offsets = self._alphas * np.arange(self._problems)[:, None]
+        rows = self._backend.index((chosen + offsets).ravel())
+        change = self._d[rows].reshape(self._problems, count, self._k) @ self._gram
+        change = change.reshape(-1, self._k)
+        self._up[rows] = self._upper[rows] - change
+        self._low[rows] = self._lower[rows] - change
+
+    def _gaps(self) -> Any:
         """Return n times the duality gap of each cell, in terms that do not cancel.
 
         With the dual point scaled by ``t = 1 / (1 + e)``, a non-zero coordinate contributes
@@ -148,6 +159,7 @@ class _Batch:
         ``lower`` by its sign ``s``.
         """
         xp, largest = self._backend.xp, self._backend.largest
+        upper, lower = self._up, self._low
         below = xp.where(self._positive, -self._bound, -lower)
         excess = largest(xp.where(upper > below, upper, below) / self._bound)
         excess = xp.where(excess > 0, excess, 0.0)
@@ -159,11 +171,11 @@ class _Batch:
         slack = short[:, None] * (self._bound + outward) - outward
         return 0.5 * residual2 * short**2 + xp.sum(xp.abs(self._v) * slack, -1)
 
-    def _choose_active(self, upper: Any, lower: Any) -> Any:
+    def _choose_active(self) -> Any:
         """Return the signs of the orthant; take violators in where the point has moved."""
         xp = self._backend.xp
-        falls = (lower < 0) & ~self._positive
-        signs = xp.where(upper > 0, 1.0, xp.where(falls, -1.0, 0.0))
+        falls = (self._low < 0) & ~self._positive
+        signs = xp.where(self._up > 0, 1.0, xp.where(falls, -1.0, 0.0))
         signs = xp.where(self._v != 0, xp.sign(self._v), signs)
         active = signs != 0
         if self._active is not None:

@@ -53,12 +53,15 @@ class MlxBackend:
 
     def solve(self, matrices: mx.array, right: mx.array) -> tuple[mx.array, mx.array]:
         factors = mx.linalg.cholesky(matrices, stream=mx.cpu)
+        # MLX leaves a factor that failed half done, with the pivot that was not positive; to solve
+        # with a pivot of zero raises, or ends the process.
+        pivots = mx.diagonal(factors, axis1=-2, axis2=-1)
+        definite = mx.all((pivots > 0) & mx.isfinite(pivots), -1)
+        factors = mx.where(definite[:, None, None], factors, mx.eye(right.shape[-1]))
         lower = mx.linalg.solve_triangular(factors, right[:, :, None], stream=mx.cpu)
         upper = mx.swapaxes(factors, -1, -2)
         solutions = mx.linalg.solve_triangular(upper, lower, upper=True, stream=mx.cpu)[:, :, 0]
-        # MLX leaves a factor that failed half done, with the pivot that was not positive.
-        pivots = mx.diagonal(factors, axis1=-2, axis2=-1)
-        definite = mx.all(pivots > 0, -1) & mx.all(mx.isfinite(solutions), -1)
+        definite = definite & mx.all(mx.isfinite(solutions), -1)
         return mx.where(definite[:, None], solutions, 0.0), definite
 
 

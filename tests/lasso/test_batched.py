@@ -229,6 +229,22 @@ def test_an_unreachable_tol_ends_with_an_honest_gap(engine):
     assert_certified(problem, solution, tol=1e-9)
 
 
+def test_matrices_that_are_not_definite_are_told_apart(engine):
+    backend = engine._backend
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((4, 4))
+    indefinite, zero_pivot = np.eye(4), np.eye(4)
+    indefinite[2, 2], zero_pivot[1, 1] = -1.0, 0.0
+    good = A @ A.T + np.eye(4)
+    right = rng.standard_normal((5, 4))
+    stack = np.stack([good, np.zeros((4, 4)), indefinite, zero_pivot, np.eye(4)])
+    solutions, definite = backend.solve(backend.array(stack), backend.array(right))
+    assert backend.host(definite).tolist() == [True, False, False, False, True]
+    found = backend.host(solutions)
+    np.testing.assert_allclose(found[0], np.linalg.solve(good, right[0]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[4], right[4], rtol=1e-6)
+
+
 def test_problems_over_different_matrices_are_refused():
     problems = [make_problem(44), make_problem(45)]
     with pytest.raises(ValueError, match="one design matrix"):
