@@ -29,7 +29,8 @@ Numbers = npt.NDArray[np.floating]
 
 # An n-gram is left out when its products with the targets, all taken as positive, stay below this
 # share of what would let it enter. Residuals are mostly smaller than targets, so that hardly any
-# below could; what the proof cannot exclude comes back, at the price of solving again.
+# below could; what the proof cannot exclude comes back, and the folds where it may enter are solved
+# again.
 SHARE = 0.5
 
 

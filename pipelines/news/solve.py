@@ -1,7 +1,7 @@
 """Solve the grid on the cluster, choose an alpha for each target, and read the answers."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,10 +84,16 @@ def solve_grid(
     cluster: Cluster,
     store: Store,
     workers: int | None,
+    cells: Collection[tuple[int, int]] | None = None,
 ) -> Results:
-    """Solve every target, fold and alpha; finished units in ``store`` are reused."""
+    """Solve every target, fold and alpha; finished units in ``store`` are reused.
+
+    ``cells`` limits it to these pairs of target and fold, where units are of single folds.
+    """
     plan = plan_joint_units if config.multitask else plan_units
     units = plan(grids, problem.n_folds, config)
+    if cells is not None:
+        units = [u for u in units if (u.payload["target"], u.payload["fold"]) in cells]
     results = _solve(problem, problem.roles, units, config, cluster, store, workers, "solve path")
     if config.multitask:
         return by_target(results)
