@@ -161,8 +161,9 @@ def _keep(
     support, values, intercepts = answer
     file = Path(options.folder) / f"{options.child}-{at}.npz"
     np.savez(file, support=support, values=values, intercepts=intercepts)
-    row = {"at": at, "alpha": alpha, "cpu_seconds": seconds, "words": len(support)}
+    row = {"at": at, "alpha": float(alpha), "cpu_seconds": float(seconds), "words": len(support)}
     print(json.dumps(row), flush=True)
+    print(options.child, row, file=sys.stderr, flush=True)
 
 
 def _report(runs: dict[str, list[dict]]) -> None:
