@@ -28,11 +28,11 @@ class DesignConfig:
     scale: str = field(
         default="none", metadata={"help": f"Divide each column by: {', '.join(SCALES)}."}
     )
-    drop_early: bool = field(
-        default=True,
+    keep_all_columns: bool = field(
+        default=False,
         metadata={
-            "help": "Leave out of the matrix the n-grams whose products with the targets are too "
-            "small to enter, and prove along the path that they cannot."
+            "help": "Assemble every n-gram. Otherwise those whose products with the targets are "
+            "too small to enter are left out, and proved along the path to enter nowhere."
         },
     )
     shard_rows: int = field(default=20_000, metadata={"help": "Observations in one text shard."})

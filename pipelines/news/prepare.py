@@ -230,7 +230,7 @@ def _drop_early(
     cluster: Cluster,
     run: Store,
 ) -> Aside | None:
-    if not config.design.drop_early:
+    if config.design.keep_all_columns:
         return None
     if config.path.stability:
         say("--stability solves random halves that no proof covers: every n-gram is kept")

@@ -123,7 +123,9 @@ def solve(cluster, market, folder, drop, **parts):
         folds=FoldConfig(folds=2),
         path=PathConfig(alphas=6, alpha_ratio=10.0, tol=1e-9),
         ngrams=parts.get("ngrams", NgramConfig(ngram_max=2)),
-        design=DesignConfig(drop_early=drop, scale=parts.get("scale", "none"), shard_rows=200),
+        design=DesignConfig(
+            keep_all_columns=not drop, scale=parts.get("scale", "none"), shard_rows=200
+        ),
         run=RunConfig(workers=1),
     )
     run = Store(folder)
