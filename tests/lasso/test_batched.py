@@ -28,8 +28,8 @@ from actors.lasso.unit import (
 TOL = 1e-8
 
 
-def make_numpy(dtype=np.float64):
-    return BatchedEngine("numpy", NumpyBackend(dtype))
+def make_numpy():
+    return BatchedEngine("numpy", NumpyBackend())
 
 
 def make_torch(dtype):
@@ -63,7 +63,6 @@ def make_mlx():
 
 BACKENDS = {
     "numpy": make_numpy,
-    "numpy float32": lambda: make_numpy(np.float32),
     "torch float64": lambda: make_torch("float64"),
     "torch float32": lambda: make_torch("float32"),
     "torch products": make_torch_on_device,
@@ -115,7 +114,7 @@ def weighted(seed, positive=False):
 PROBLEMS = {
     "n > p": lambda: make_problem(1, n=80, p=25),
     "n < p": lambda: make_problem(2, n=40, p=150),
-    "more columns than a round takes": lambda: make_problem(3, n=120, p=700, density=0.3),
+    "more columns than a round takes": lambda: make_problem(3, n=100, p=450, density=0.3),
     "difficult columns": lambda: difficult(4),
     "positive": lambda: LassoProblem(make_problem(5).X, make_problem(5).y, positive=True),
     "weights of rows and columns": lambda: weighted(6),
@@ -135,9 +134,8 @@ def test_grid_is_certified_at_every_alpha(engine, name):
     assert_certified(problem, solution)
 
 
-@pytest.mark.parametrize("seed", [20, 21])
-def test_coefficients_equal_newtons(engine, seed):
-    problem = make_problem(seed, n=70, p=60)
+def test_coefficients_equal_newtons(engine):
+    problem = make_problem(20, n=70, p=60)
     alphas = path(problem, ratio=20, count=5)
     ours = engine.solve_path(problem, alphas, tol=1e-11).coefs.toarray()
     theirs = make_engine("newton").solve_path(problem, alphas, tol=1e-12).coefs.toarray()
