@@ -25,7 +25,6 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.uint64]
-Numbers = npt.NDArray[np.floating]
 
 # An n-gram is left out when its products with the targets, all taken as positive, stay below this
 # share of what would let it enter. Residuals are mostly smaller than targets, so that hardly any
@@ -89,7 +88,7 @@ class Sums:
         Sums of row codes: equal for n-grams in the same rows.
     """
 
-    products: Numbers
+    products: FloatArray
     squares: FloatArray
     largest: FloatArray
     patterns: Codes
@@ -144,7 +143,7 @@ def drop_early(
     """
     n_targets = Y.shape[1]
     centred, heights, spread = _targets(Y, roles)
-    against = np.column_stack((centred, heights, np.ones(Y.shape[0]))).astype(np.float32)
+    against = np.column_stack((centred, heights, np.ones(Y.shape[0])))
     sums = sum_blocks(rows, against, _row_codes(Y), cluster, store)
     mean = sums.products[:, -1] / rows.n_rows
     scale = column_scale(rows.scaling, mean, sums.squares / rows.n_rows, sums.largest)
@@ -172,12 +171,9 @@ def with_twins(kept: BoolArray, patterns: Codes) -> BoolArray:
 
 
 def sum_blocks(
-    rows: CountedRows, against: Numbers, codes: Codes, cluster: Cluster, store: Store
+    rows: CountedRows, against: FloatArray, codes: Codes, cluster: Cluster, store: Store
 ) -> Sums:
-    """Sum each n-gram's products with ``against`` (n_samples, k) on the cluster, block by block.
-
-    Products are kept as numbers of the same kind: ``float32`` is enough to choose by.
-    """
+    """Sum each n-gram's products with ``against`` (n_samples, k) on the cluster, block by block."""
     weighting = rows.weighting
     key = fingerprint(
         rows.key, against, codes, weighting.columns, weighting.tfidf, sum_block, matrix
@@ -189,7 +185,7 @@ def sum_blocks(
     )
     p = weighting.columns.size
     total = Sums(
-        np.zeros((p, against.shape[1]), dtype=against.dtype),
+        np.zeros((p, against.shape[1])),
         np.zeros(p),
         np.zeros(p),
         np.zeros((p, codes.shape[1]), dtype=np.uint64),
@@ -205,7 +201,7 @@ def sum_blocks(
 
 
 def sum_block(
-    block: Block, store: Store, *, rows: CountedRows, against: Numbers, codes: Codes
+    block: Block, store: Store, *, rows: CountedRows, against: FloatArray, codes: Codes
 ) -> dict[str, object]:
     """Write one block's sums of the n-grams that it has."""
     counts = block_counts(rows.store.read_arrays(block.name), rows.n_columns)
@@ -224,7 +220,7 @@ def sum_block(
     store.write_arrays(
         name,
         ngrams=ngrams.astype(np.int64),
-        products=(X.T @ against[own]).astype(against.dtype),
+        products=X.T @ against[own],
         squares=squares,
         largest=largest,
         patterns=patterns,
