@@ -26,7 +26,7 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 $(VENV)/installed-tests: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint,korean]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint,korean,torch,mlx]'
 	touch $@
 
 clean:
