@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -101,10 +102,13 @@ def _read(options: argparse.Namespace, folder: Path) -> MultiTaskProblem:
 def _run(solver: str, folder: str, problem: MultiTaskProblem) -> dict:
     """Run one solver in a process of its own; certify what it finished."""
     command = [sys.executable, "-m", "benchmarks.multitask_lasso", *sys.argv[1:]]
-    out = subprocess.run(
+    done = subprocess.run(
         [*command, "--child", solver, "--folder", folder], stdout=subprocess.PIPE, text=True
-    ).stdout
-    rows = [json.loads(line) for line in out.splitlines()]
+    )
+    # Only the limit may end a solver early: a crash, or a kill from outside, is no measurement.
+    if done.returncode not in (0, -signal.SIGXCPU):
+        raise SystemExit(f"{solver}: ended with {done.returncode}, not by the limit of CPU seconds")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
     seconds, gaps = [], []
     for row in rows:
         with np.load(Path(folder) / f"{solver}-{row['at']}.npz") as answer:
@@ -115,7 +119,8 @@ def _run(solver: str, folder: str, problem: MultiTaskProblem) -> dict:
     words = rows[-1]["words"] if rows else 0
     last = problem.alpha_max() / rows[-1]["alpha"] if rows else 1.0
     result = {"seconds": seconds, "gap": max(gaps, default=np.nan), "words": words, "down_to": last}
-    print(solver, f"{len(rows)} alphas", {k: v for k, v in result.items() if k != "seconds"},
+    ended = "done" if done.returncode == 0 else "stopped by the limit"
+    print(solver, ended, f"{len(rows)} alphas", {k: v for k, v in result.items() if k != "seconds"},
           f"{sum(seconds):.2f} s", flush=True)  # fmt: skip
     return result
 
