@@ -86,7 +86,7 @@ def _from_news(data: str) -> tuple[sp.csc_matrix, np.ndarray]:
     from pipelines.news.prepare import load, prepare
 
     files = {name: str(Path(data) / f"{name}.parquet") for name in ("news", "prices")}
-    config = NewsConfig(input=InputConfig(**files), design=DesignConfig(keep_all_columns=True))
+    config = NewsConfig(input=InputConfig(**files), design=DesignConfig(early_drop="off"))
     with tempfile.TemporaryDirectory() as folder, Meter() as meter:
         loaded = common_rows(load(config, meter))
         with connect(ClusterConfig(dashboard=False)) as cluster:

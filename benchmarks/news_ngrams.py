@@ -63,7 +63,7 @@ def _tenfold(options: argparse.Namespace) -> dict:
     data = Path(options.data)
     config = NewsConfig(
         input=InputConfig(news=str(data / "news.parquet"), prices=str(data / "prices.parquet")),
-        design=DesignConfig(shard_rows=options.shard_rows, keep_all_columns=True),
+        design=DesignConfig(shard_rows=options.shard_rows, early_drop="off"),
     )
     with tempfile.TemporaryDirectory() as folder, Meter() as meter:
         loaded = load(config, meter)

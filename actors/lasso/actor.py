@@ -57,8 +57,10 @@ class LassoWorker:
 
         With ``margin`` in place of ``fold``: all folds side by side, by `solve_folds`. With a list
         of targets: all of them with one set of columns, by `solve_multitask_unit`. With neither
-        target nor fold: all of both as one batch, by `solve_targets`.
+        target nor fold: all of both as one batch, by `solve_targets`. With ``reach``: results have
+        what columns outside the matrix can reach.
         """
+        with_reach = bool(payload.get("reach"))
         with threadpool_limits(self._threads):
             if "target" not in payload:
                 return solve_targets(
@@ -69,6 +71,7 @@ class LassoWorker:
                     payload["alphas"],
                     tol=payload["tol"],
                     previous=previous,
+                    with_reach=with_reach,
                 )
             if "margin" in payload:
                 return solve_folds(
@@ -79,6 +82,7 @@ class LassoWorker:
                     tol=payload["tol"],
                     margin=payload["margin"],
                     previous=previous,
+                    with_reach=with_reach,
                 )
             if isinstance(payload["target"], list):
                 return solve_multitask_unit(
@@ -97,6 +101,7 @@ class LassoWorker:
                 payload["alphas"],
                 tol=payload["tol"],
                 previous=previous,
+                with_reach=with_reach,
             )
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from actors.lasso.problem import BoolArray, FloatArray, LassoProblem
@@ -50,11 +51,11 @@ class Reach:
 
     Attributes
     ----------
-    rows : ndarray (n_samples,)
+    rows : ndarray (n_samples,), float64 or float32
     radius : float
     """
 
-    rows: FloatArray
+    rows: npt.NDArray[np.floating]
     radius: float
 
     def excludes(self, sums: FloatArray, norms: FloatArray) -> BoolArray:
@@ -78,14 +79,21 @@ def answers_of(
     return Answers(problem, residuals, gaps, alphas)
 
 
-def reach(n_samples: int, answers: Iterable[Answers]) -> Reach:
-    """Return the reach over all ``answers``, which are read one at a time."""
+def reach(answers: Answers) -> Reach:
+    """Return the reach over all alphas of ``answers``."""
+    weights = answers.problem.row_weights
+    scaled = np.abs(answers.residuals)
+    scaled /= answers.alphas * answers.problem.n
+    radius = float(answers.radii.max(initial=0.0) * np.sqrt(weights.max()))
+    return Reach(weights * scaled.max(axis=1, initial=0.0), radius)
+
+
+def joint_reach(n_samples: int, reaches: Iterable[Reach]) -> Reach:
+    """Return the reach over all of ``reaches``, which are read one at a time."""
     rows, radius = np.zeros(n_samples), 0.0
-    for some in answers:
-        weights = some.problem.row_weights
-        scaled = np.abs(some.residuals) / (some.alphas * some.problem.n)
-        np.maximum(rows, weights * scaled.max(axis=1), out=rows)
-        radius = max(radius, float(some.radii.max() * np.sqrt(weights.max())))
+    for some in reaches:
+        np.maximum(rows, some.rows, out=rows)
+        radius = max(radius, some.radius)
     return Reach(rows, radius)
 
 

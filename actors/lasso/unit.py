@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from actors.lasso.newton import NewtonEngine
 from actors.lasso.problem import FloatArray, LassoProblem
+from actors.lasso.safe_rules import Answers, reach
 from actors.lasso.solution import Engine, GridEngine, PathRecorder, PathSolution
 
 # Roles of a row in a fold.
@@ -25,6 +26,7 @@ def solve_unit(
     *,
     tol: float,
     previous: Mapping[str, np.ndarray] | None = None,
+    with_reach: bool = False,
 ) -> UnitResult:
     """Solve one stretch and measure its errors.
 
@@ -36,6 +38,9 @@ def solve_unit(
     alphas : decreasing
     tol : float, relative gap
     previous : result of the stretch before, whose last answer is the warm start
+    with_reach : bool
+        Return too what columns outside ``X`` can reach (`actors.lasso.safe_rules.Reach`):
+        ``reach`` (n_samples,), float32 rounded up, and ``radius``.
 
     Returns
     -------
@@ -46,7 +51,7 @@ def solve_unit(
     """
     problem = _on(X, y, roles)
     solution = engine.solve_path(problem, alphas, tol=tol, start=_last(previous, X.shape[1]))
-    return _measured(problem, solution, roles)
+    return _measured(problem, solution, roles, with_reach)
 
 
 def solve_folds(
@@ -58,6 +63,7 @@ def solve_folds(
     tol: float,
     margin: float,
     previous: Mapping[str, np.ndarray] | None = None,
+    with_reach: bool = False,
 ) -> UnitResult:
     """Solve one stretch on all folds side by side, until the validation error turns.
 
@@ -104,7 +110,7 @@ def solve_folds(
     )
     results: UnitResult = {"mean_mse": np.array(history), "stopped": np.array(stopped)}
     for fold, (problem, solution) in enumerate(zip(problems, solutions, strict=True)):
-        measured = _measured(problem, solution, roles[fold])
+        measured = _measured(problem, solution, roles[fold], with_reach)
         results |= {fold_key(fold, name): value for name, value in measured.items()}
     largest = max(float(solution.gaps.max(initial=0.0)) for solution in solutions)
     return results | {"gap": np.array(largest)}
@@ -119,6 +125,7 @@ def solve_targets(
     *,
     tol: float,
     previous: Mapping[str, np.ndarray] | None = None,
+    with_reach: bool = False,
 ) -> UnitResult:
     """Solve one stretch of every target on every fold, as one batch of a device.
 
@@ -146,7 +153,7 @@ def solve_targets(
     )
     results: UnitResult = {}
     for (target, fold), problem, solution in zip(cells, problems, solutions, strict=True):
-        measured = _measured(problem, solution, roles[fold])
+        measured = _measured(problem, solution, roles[fold], with_reach)
         results |= {cell_key(target, fold, name): value for name, value in measured.items()}
     largest = max(float(solution.gaps.max(initial=0.0)) for solution in solutions)
     return results | {"gap": np.array(largest)}
@@ -179,13 +186,16 @@ def _on(X: sp.csc_matrix, y: FloatArray, roles: npt.NDArray[np.int8]) -> LassoPr
 
 
 def _measured(
-    problem: LassoProblem, solution: PathSolution, roles: npt.NDArray[np.int8]
+    problem: LassoProblem,
+    solution: PathSolution,
+    roles: npt.NDArray[np.int8],
+    with_reach: bool,
 ) -> UnitResult:
     """Return the arrays of `solve_unit`."""
     X, y = problem.X, problem.y
     validation = (roles == VALIDATION) & np.isfinite(y)
     predicted = predict(X, solution)
-    return {
+    measured = {
         "alphas": solution.alphas,
         "data": solution.coefs.data,
         "indices": solution.coefs.indices.astype(np.int32),
@@ -201,6 +211,14 @@ def _measured(
         "n_train": np.array(problem.n_train),
         "n_validation": np.array(np.count_nonzero(validation)),
     }
+    return measured | _reach(problem, predicted, solution) if with_reach else measured
+
+
+def _reach(problem: LassoProblem, predicted: FloatArray, solution: PathSolution) -> UnitResult:
+    residuals = np.where(problem.rows[:, None], problem.y[:, None] - predicted, 0.0)
+    found = reach(Answers(problem, residuals, solution.gaps, solution.alphas))
+    up = np.nextafter(found.rows.astype(np.float32), np.float32(np.inf))
+    return {"reach": np.where(found.rows > 0, up, np.float32(0)), "radius": np.array(found.radius)}
 
 
 def coefficients(result: Mapping[str, np.ndarray], n_features: int) -> sp.csc_matrix:

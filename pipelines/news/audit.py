@@ -89,7 +89,7 @@ def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
         loaded = load(saved, meter)
         with connect(config.cluster) as cluster:
             say(cluster.describe())
-            everything = replace(saved, design=replace(saved.design, keep_all_columns=True))
+            everything = replace(saved, design=replace(saved.design, early_drop="off"))
             problem = prepare(everything, loaded, cluster, run, meter)
             cases = _cases(problem, alphas, config)
             rows = _compare(problem, cases, engines, config, cluster, run)

@@ -14,6 +14,9 @@ from pipelines.news.path import PathConfig
 from pipelines.news.sessions import CalendarConfig
 from pipelines.news.targets import TargetConfig
 
+# From this size on, what the n-grams save that are left out is worth the proof.
+AUTO_DROP_GIB = 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class DesignConfig:
@@ -28,11 +31,13 @@ class DesignConfig:
     scale: str = field(
         default="none", metadata={"help": f"Divide each column by: {', '.join(SCALES)}."}
     )
-    keep_all_columns: bool = field(
-        default=False,
+    early_drop: str = field(
+        default="auto",
         metadata={
-            "help": "Assemble every n-gram. Otherwise those whose products with the targets are "
-            "too small to enter are left out, and proved along the path to enter nowhere."
+            "help": "Leave n-grams whose products with the targets are too small to enter out of "
+            "the matrix, and prove along the path that they enter nowhere: on, off, or auto, which "
+            f"does it where the matrix would take more than {AUTO_DROP_GIB:g} GiB. It saves memory "
+            "and costs time; the dictionary is the same."
         },
     )
     shard_rows: int = field(default=20_000, metadata={"help": "Observations in one text shard."})
@@ -44,6 +49,8 @@ class DesignConfig:
             )
         if self.scale not in SCALES:
             raise InputError("--scale", "unknown", " or ".join(SCALES), self.scale, "Pass one.")
+        if self.early_drop not in ("auto", "on", "off"):
+            raise InputError("--early-drop", "unknown", "auto, on or off", self.early_drop)
         if self.shard_rows < 1:
             raise InputError("--shard-rows", "too few", "1 or more", self.shard_rows, "Pass 20000.")
 

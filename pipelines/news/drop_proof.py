@@ -1,12 +1,12 @@
 """The proof that n-grams left out of the matrix cannot enter at any alpha, fold or target."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
-import scipy.sparse as sp
 
 from actors.lasso.engines import DEVICE_ENGINES
-from actors.lasso.safe_rules import Answers, answers_of, excluded, reach
+from actors.lasso.safe_rules import Answers, Reach, answers_of, excluded, joint_reach
+from actors.lasso.unit import coefficients
 from cluster.nodes import Cluster
 from cluster.storage import Store
 from pipelines.news.config import NewsConfig
@@ -40,11 +40,12 @@ def solve_and_prove(
     path, stretch = config.path, config.path.stretch
     grids = alpha_grids(problem, path)
     results = solve_grid(problem, grids, path, cluster, run / "work" / "path", config.run.workers)
+    unproved: Collection[Cell] = list(np.ndindex(len(grids), len(problem.roles)))
     for number in range(1, MAX_ROUNDS + 1):
         aside, lengths = problem.aside, solved(results, grids)
         if aside is None:
             break
-        enters, cells = may_enter(aside, problem, lengths, results, stretch, cluster, run)
+        enters, cells = may_enter(aside, problem, lengths, results, stretch, unproved, cluster, run)
         n_aside, n_enters = np.count_nonzero(~aside.kept), np.count_nonzero(enters)
         if not n_enters:
             say(f"proved: none of the {n_aside:,} dropped n-grams can enter at any alpha")
@@ -60,6 +61,7 @@ def solve_and_prove(
         store = run / "work" / f"path-{number}"
         fresh = solve_grid(problem, grids, path, cluster, store, config.run.workers, again)
         results = {**_carried(results, before, problem), **fresh} if again is not None else fresh
+        unproved = unproved if again is None else again
     return problem, solved(results, grids), results
 
 
@@ -69,41 +71,50 @@ def may_enter(
     grids: Sequence[FloatArray],
     results: Results,
     stretch: int,
+    cells: Collection[Cell],
     cluster: Cluster,
     run: Store,
 ) -> tuple[BoolArray, set[Cell]]:
     """Return which n-grams left out (n_ngrams,) cannot be proved to be zero at every optimum.
 
     One sum over the blocks bounds all of them; the few it leaves in doubt are assembled and held
-    against every answer. The second part names the fits that one of them may enter.
+    against each unit's own bound, and where that does not do, against its answers. The second part
+    names those of the fits ``cells`` that one of them may enter.
     """
-    bound = reach(problem.Y.shape[0], (a for _, a in _answers(problem, grids, results, stretch)))
+    bounds = dict(_reaches(grids, results, stretch, cells))
+    bound = joint_reach(problem.Y.shape[0], bounds.values())
     no_codes = np.zeros((problem.Y.shape[0], 0), dtype=np.uint64)
-    sums = sum_blocks(aside.rows, bound.rows[:, None], no_codes, cluster, run / "work")
+    sums = sum_blocks(
+        aside.rows, bound.rows[:, None].astype(np.float64), no_codes, cluster, run / "work"
+    )
     doubtful = ~bound.excludes(sums.products[:, 0] / aside.scale, aside.norms) & ~aside.kept
-    enters, cells = np.zeros_like(doubtful), set()
+    enters, fits = np.zeros_like(doubtful), set()
     if doubtful.any():
         X, places = aside.rows.design(doubtful).X, np.flatnonzero(doubtful)
-        for cell, answers in _answers(problem, grids, results, stretch):
-            own = places[~excluded(X, [answers])]
-            enters[own] = True
-            cells |= {cell} if own.size else set()
-    return enters, cells
+        norms = aside.norms[doubtful]
+        for (cell, start), own in bounds.items():
+            left = np.flatnonzero(~own.excludes(abs(X).T @ own.rows, norms))
+            if left.size:
+                answers = _answers(problem, cell, results[unit_key(*cell, start)])
+                left = left[~excluded(X[:, left], [answers])]
+            enters[places[left]] = True
+            fits |= {cell} if left.size else set()
+    return enters, fits
 
 
-def _answers(
-    problem: NewsProblem, grids: Sequence[FloatArray], results: Results, stretch: int
-) -> Iterator[tuple[Cell, Answers]]:
-    """Read the answers of each target and fold, a stretch at a time."""
-    p = problem.X.shape[1]
-    for target, grid in enumerate(grids):
-        for fold in range(len(problem.roles)):
-            lasso = on_fold(problem, target, fold)
-            for start in range(0, grid.size, stretch):
-                part = results[unit_key(target, fold, start)]
-                parts = (part["data"], part["indices"], part["indptr"])
-                coefs = sp.csc_matrix(parts, shape=(p, part["alphas"].size))
-                yield (target, fold), answers_of(lasso, coefs, part["gaps"], part["alphas"])
+def _reaches(
+    grids: Sequence[FloatArray], results: Results, stretch: int, cells: Collection[Cell]
+) -> Iterator[tuple[tuple[Cell, int], Reach]]:
+    """Read what each unit of ``cells`` says of columns outside; its first alpha names it."""
+    for target, fold in sorted(cells):
+        for start in range(0, grids[target].size, stretch):
+            part = results[unit_key(target, fold, start)]
+            yield ((target, fold), start), Reach(part["reach"], float(part["radius"]))
+
+
+def _answers(problem: NewsProblem, cell: Cell, part: Mapping[str, np.ndarray]) -> Answers:
+    coefs = coefficients(part, problem.X.shape[1])
+    return answers_of(on_fold(problem, *cell), coefs, part["gaps"], part["alphas"])
 
 
 def _carried(results: Results, before: NewsProblem, after: NewsProblem) -> Results:

@@ -65,6 +65,11 @@ class CountedRows:
     scaling: str
     key: str
 
+    @property
+    def gib(self) -> float:
+        """What the design matrix of all n-grams would take."""
+        return matrix_bytes(self.weighting.df) / 2**30
+
     def read(self) -> Iterator:
         """Read the blocks' counts one after the other."""
         for block in self.blocks:
@@ -118,8 +123,12 @@ class Aside:
     @cached_property
     def saved_bytes(self) -> int:
         """What the columns left out would take in the matrix."""
-        df = self.rows.weighting.df[~self.kept]
-        return int(12 * df.sum() + 4 * df.size)
+        return matrix_bytes(self.rows.weighting.df[~self.kept])
+
+
+def matrix_bytes(df: IntArray) -> int:
+    """Return what columns with so many non-zeros take in a sparse matrix."""
+    return int(12 * df.sum() + 4 * df.size)
 
 
 def drop_early(

@@ -19,7 +19,7 @@ from cluster.nodes import Cluster
 from cluster.shards import map_shards
 from cluster.storage import Store
 from pipelines.news import ngrams, tokenizer, vocabulary
-from pipelines.news.config import NewsConfig
+from pipelines.news.config import AUTO_DROP_GIB, NewsConfig
 from pipelines.news.early_drop import Aside, Block, BoolArray, CountedRows, drop_early
 from pipelines.news.folds import make_folds, require_rows
 from pipelines.news.ingest import Inputs, read_inputs
@@ -230,7 +230,8 @@ def _drop_early(
     cluster: Cluster,
     run: Store,
 ) -> Aside | None:
-    if config.design.keep_all_columns:
+    choice = config.design.early_drop
+    if choice == "off" or (choice == "auto" and rows.gib <= AUTO_DROP_GIB):
         return None
     if config.path.stability:
         say("--stability solves random halves that no proof covers: every n-gram is kept")

@@ -92,6 +92,8 @@ def solve_grid(
     """
     plan = plan_joint_units if config.multitask else plan_units
     units = plan(grids, problem.n_folds, config)
+    if problem.aside is not None:
+        units = [replace(u, payload={**u.payload, "reach": True}) for u in units]
     if cells is not None:
         units = [u for u in units if (u.payload["target"], u.payload["fold"]) in cells]
     results = _solve(problem, problem.roles, units, config, cluster, store, workers, "solve path")

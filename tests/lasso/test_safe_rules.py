@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from actors.lasso.certificate import certify
 from actors.lasso.newton import NewtonEngine
 from actors.lasso.problem import LassoProblem
-from actors.lasso.safe_rules import answers_of, excluded, reach
+from actors.lasso.safe_rules import answers_of, excluded, joint_reach, reach
+from actors.lasso.unit import TRAIN, VALIDATION, coefficients, solve_unit
 
 
 def solved(problem, kept, alphas, tol):
@@ -41,7 +42,7 @@ def test_no_column_of_any_optimum_is_excluded(seed, tol):
     alphas = [path(problem, 20.0, 4)[1:] for problem in problems]
     answers = [solved(p, kept, a, tol)[0] for p, a in zip(problems, alphas, strict=True)]
     out = problems[0].X[:, dropped]
-    bound = reach(50, answers)
+    bound = joint_reach(50, map(reach, answers))
     norms = np.sqrt(np.asarray(out.multiply(out).sum(axis=0)).ravel())
     by_rows = bound.excludes(abs(out).T @ bound.rows, norms)
     one_by_one = excluded(out, answers)
@@ -91,3 +92,17 @@ def test_radius_reaches_the_optimum_from_a_loose_answer(weighted):
     distance = np.sqrt((problem.row_weights[:, None] * moved**2).sum(axis=0))
     assert loose.gaps.max() > 1e-4
     assert (distance <= loose.radii * alphas * problem.n).all()
+
+
+def test_a_unit_says_what_its_answers_reach():
+    problem = make_problem(4, n=80, p=30)
+    roles = np.where(np.arange(80) < 60, TRAIN, VALIDATION).astype(np.int8)
+    alphas = path(problem, 10.0, 4)
+    unit = solve_unit(
+        NewtonEngine(), problem.X, problem.y, roles, alphas, tol=1e-6, with_reach=True
+    )
+    part = LassoProblem(problem.X, problem.y, roles == TRAIN)
+    exact = reach(answers_of(part, coefficients(unit, 30), unit["gaps"], unit["alphas"]))
+    assert (unit["reach"] >= exact.rows * (1 - 1e-12)).all()
+    np.testing.assert_allclose(unit["reach"], exact.rows, rtol=1e-6, atol=0)
+    assert float(unit["radius"]) == pytest.approx(exact.radius)

@@ -124,7 +124,7 @@ def solve(cluster, market, folder, drop, **parts):
         path=PathConfig(alphas=6, alpha_ratio=10.0, tol=1e-9),
         ngrams=parts.get("ngrams", NgramConfig(ngram_max=2)),
         design=DesignConfig(
-            keep_all_columns=not drop, scale=parts.get("scale", "none"), shard_rows=200
+            early_drop="on" if drop else "off", scale=parts.get("scale", "none"), shard_rows=200
         ),
         run=RunConfig(workers=1),
     )
