@@ -1,0 +1,1 @@
+"""The fpcb job: bending trajectories of flexible circuit boards, and which of them cracked."""
