@@ -4,13 +4,16 @@ import os
 import platform
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cluster.errors import InputError
+from cluster.fingerprint import fingerprint
 from cluster.storage import Store
 from pipelines.bench.config import LassoBenchConfig, Work
 from pipelines.bench.measure import Judge, Try, is_installed
@@ -61,7 +64,8 @@ class Row:
 def bench_lasso(config: LassoBenchConfig) -> dict[str, Any]:
     """Measure, write ``results.json``, ``table.md``, ``table.csv`` and ``plot.html``, return all.
 
-    A solver that fails or runs out of time has its row like every other.
+    A solver that fails or runs out of time has its row like every other. Rows that an interrupted
+    run of the same measurement left in ``results.json`` are taken over.
     """
     out = Store(config.out)
     rows: list[Row] = []
@@ -72,11 +76,15 @@ def bench_lasso(config: LassoBenchConfig) -> dict[str, Any]:
         for line in missing.values():
             say(line)
         judge = Judge(problem, config.timeout, config.threads)
-        for row in _measure(config, judge, present):
+        key = _key(config, problem)
+        earlier = _earlier(out, key)
+        for row in _measure(config, judge, present, earlier):
             rows.append(row)
-            say(f"{row.work} · {row.solver}: {row.status} · {row.cpu_seconds:.3g} CPU s")
+            known = " (from an earlier run)" if (row.work, row.solver) in earlier else ""
+            say(f"{row.work} · {row.solver}: {row.status} · {row.cpu_seconds:.3g} CPU s{known}")
             # Written after each row, so that an hour's work outlives an interruption.
-            results = _results(config, problem, rows, missing)
+            results = {"key": key, **_results(config, problem, rows, missing)}
+            results["finished"] = len(rows) == len(present) * len(config.works)
             out.write_json("results.json", results)
             out.write_bytes("table.md", as_markdown(results).encode())
             out.write_bytes("table.csv", as_csv(results).encode())
@@ -100,11 +108,37 @@ def _choose(config: LassoBenchConfig, n_targets: int) -> tuple[list[Solver], dic
     return present, missing
 
 
-def _measure(config: LassoBenchConfig, judge: Judge, solvers: Sequence[Solver]) -> Iterator[Row]:
+def _key(config: LassoBenchConfig, problem: SavedProblem) -> str:
+    """Fingerprint all that a row depends on, but for the solvers asked for."""
+    return fingerprint(
+        [config.tol, config.curve, config.runs, config.timeout, config.threads, config.pythons],
+        [problem.title, problem.n_samples, problem.n_features, problem.nonzeros],
+        np.asarray(problem.alpha_max),
+        machine(),
+    )
+
+
+def _earlier(out: Store, key: str) -> dict[tuple[str, str], Row]:
+    """Return the rows that an interrupted run of the same measurement left."""
+    if not out.exists("results.json"):
+        return {}
+    left = out.read_json("results.json")
+    if left.get("key") != key or left.get("finished", True):
+        return {}
+    rows = [Row(**{**row, "tries": [Try(**t) for t in row["tries"]]}) for row in left["rows"]]
+    return {(row.work, row.solver): row for row in rows}
+
+
+def _measure(
+    config: LassoBenchConfig,
+    judge: Judge,
+    solvers: Sequence[Solver],
+    earlier: Mapping[tuple[str, str], Row],
+) -> Iterator[Row]:
     for work in config.works:
         yardstick: float | None = None
         for number, solver in enumerate(solvers):
-            row = _solver_row(config, judge, work, solver)
+            row = earlier.get((work.title, solver.name)) or _solver_row(config, judge, work, solver)
             if number == 0 and row.status == "met":
                 yardstick = row.cpu_seconds
             if yardstick and (row.status == "met" or row.at_least):

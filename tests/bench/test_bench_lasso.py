@@ -74,6 +74,20 @@ def test_files_hold_what_the_command_prints(compared):
     assert not list(out.glob("problem-*"))
 
 
+def test_interrupted_bench_measures_only_what_is_missing(compared, tmp_path):
+    left = json.loads((compared[1] / "results.json").read_text())
+    left |= {"finished": False, "rows": left["rows"][:3]}
+    left["rows"][1]["cpu_seconds"] = 1234.5
+    (tmp_path / "results.json").write_text(json.dumps(left))
+    work = ("--alphas", "3,1", "--ratio", "4,3", "--peers", "sklearn", "--curve", "")
+    outcome = tenfold(*SMALL, *work, "--out", tmp_path, "--json")
+    assert outcome.json["rows"][1]["cpu_seconds"] == 1234.5
+    assert [row["solver"] for row in outcome.json["rows"]] == ["newton", "sklearn"] * 2
+    assert outcome.err.count("from an earlier run") == 3
+    again = tenfold(*SMALL, *work, "--out", tmp_path, "--json")
+    assert "from an earlier run" not in again.err
+
+
 def test_answers_are_those_of_the_problem(problem):
     saved, X, y = problem
     alphas = Work(3, 5.0).alphas(saved.alpha_max)
