@@ -86,6 +86,7 @@ def render_report(run: Store) -> str:
             targets=targets,
             truth=truth,
             hashed=hashed,
+            joint=bool(_find(config, "multitask")),
             weighting=_find(config, "weighting"),
             stages=_figure(stage_costs(metrics.get("stages") or [])),
             config=_flat_config(config),

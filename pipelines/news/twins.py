@@ -5,7 +5,9 @@ they are merged. Found by an exact hash of each column's row pattern and a rando
 values, then verified entry by entry.
 """
 
+import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -37,15 +39,15 @@ class Twins:
     representative: IntArray
     ratio: FloatArray
 
-    @property
+    @cached_property
     def aliases_by_column(self) -> dict[int, IntArray]:
-        """Return the merged columns of each representative that has any."""
+        """The merged columns of each representative that has any."""
         merged = np.flatnonzero(self.representative != np.arange(self.representative.size))
         order = merged[np.argsort(self.representative[merged], kind="stable")]
         owners, starts = np.unique(self.representative[order], return_index=True)
-        return dict(
-            zip(owners.tolist(), np.split(order, starts[1:]), strict=True) if owners.size else ()
-        )
+        spans = itertools.pairwise([*starts.tolist(), order.size])
+        parts = (order[start:stop] for start, stop in spans)
+        return dict(zip(owners.tolist(), parts, strict=True))
 
 
 def merge_weights(
