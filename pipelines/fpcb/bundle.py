@@ -57,6 +57,11 @@ def is_frame(name: str) -> bool:
     return name.startswith("frame_") and name.endswith(".txt")
 
 
+def is_own(name: str) -> bool:
+    """Tell whether a file of this name belongs to a bundle as we write it."""
+    return is_frame(name) or name in ("fps.txt", "metadata.json")
+
+
 def read_bundle(folder: str | Path, fps: float | None = None) -> Bundle:
     """Read one bundle.
 
@@ -143,7 +148,7 @@ def _clear(target: Path) -> None:
     if not target.is_dir():
         return
     for file in target.iterdir():
-        if is_frame(file.name) or file.name in ("fps.txt", "metadata.json"):
+        if is_own(file.name):
             file.unlink()
     target.rmdir()
 

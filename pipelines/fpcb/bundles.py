@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from cluster.errors import InputError
-from pipelines.fpcb.bundle import Bundle, is_frame, read_bundle, write_bundle
+from pipelines.fpcb.bundle import Bundle, is_frame, is_own, read_bundle, write_bundle
 from pipelines.fpcb.frame_text import BadBundle, shown
 from pipelines.fpcb.labels import LABEL_FIELDS, LabelFile
 from pipelines.fpcb.panel_table import panel_table, to_batches
@@ -206,7 +206,9 @@ def export_bundles(table: pa.Table, folder: str | Path, where: str = "panels") -
             number = int(batch.number[i])
             name = values.pop("name") or f"panel_{number:06d}"
             path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or str(path) != name or "\0" in name:
+            # Hidden folders are not found again, and .. leads out.
+            hidden = any(part.startswith(".") for part in path.parts)
+            if hidden or path.is_absolute() or str(path) != name or name == "." or "\0" in name:
                 raise InputError(where, f"panel {number}: name", "a folder's name", shown(name))
             if name in written:
                 fix = f"Panel {written[name]} has it too."
@@ -238,10 +240,10 @@ def _walk(top: str) -> Iterator[tuple[str, BadBundle | None]]:
         except OSError as error:
             yield folder, BadBundle(folder, None, "cannot be listed", error.strerror)
             continue
-        below = [e for e in inside if not e.name.startswith(".") and _is_folder(e)]
+        below = [entry for entry in inside if _may_hold_bundles(entry)]
         real = [entry.path for entry in below if not entry.is_symlink()]
         names = {entry.name for entry in inside}
-        lonely = not below and (not names or names & {"fps.txt", "metadata.json"})
+        lonely = not below and (not names or any(map(is_own, names)))
         if lonely or any(map(is_frame, names)):
             yield folder, None
         for entry in below:
@@ -251,7 +253,9 @@ def _walk(top: str) -> Iterator[tuple[str, BadBundle | None]]:
         waiting += reversed(real)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _may_hold_bundles(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith(".") or is_own(entry.name):
+        return False
     try:
         return entry.is_dir()
     except OSError:  # links in a circle
