@@ -79,7 +79,8 @@ def draw_noise(stream: np.random.Generator, size: int, std: float) -> Single:
     finer than the whole pixels that the points become.
     """
     noise = np.empty(size, np.float32)
-    np.take(_normal_values(), _random_16_bits(stream, size), out=noise, mode="clip")
+    # All indices are in range; of numpy's modes, wrap alone writes to `out` without a detour.
+    np.take(_normal_values(), _random_16_bits(stream, size), out=noise, mode="wrap")
     noise *= np.float32(std)
     return noise
 
@@ -90,15 +91,16 @@ def add_strays(noise: Single, stream: np.random.Generator, share: float, reach_p
     noise[:, stray] += stream.uniform(-reach_px, reach_px, (2, stray.size)).astype(np.float32)
 
 
-def to_pixels(
-    points: Single, size_px: tuple[int, int], out: npt.NDArray[np.int16]
-) -> npt.NDArray[np.int16]:
-    """Round points (2, n_frames, n) to whole pixels of the image, into ``out``."""
+def to_pixels(points: npt.NDArray[np.floating], out: npt.NDArray[np.int16]) -> None:
+    """Round points to whole pixels, into ``out``; they must lie within ±32,767 px."""
     np.rint(points, out=points)
-    for axis, size in enumerate(size_px):
-        np.clip(points[axis], 0, size - 1, out=points[axis])
     np.copyto(out, points, casting="unsafe")
-    return out
+
+
+def hold_inside(points: npt.NDArray[np.int16], width_px: int, height_px: int) -> None:
+    """Move points (n, 2, …) outside the image to its edge, in place."""
+    np.clip(points[:, 0], 0, width_px - 1, out=points[:, 0])
+    np.clip(points[:, 1], 0, height_px - 1, out=points[:, 1])
 
 
 def _random_16_bits(stream: np.random.Generator, size: int) -> npt.NDArray[np.uint16]:

@@ -25,7 +25,7 @@ from pipelines.fpcb.variation import MOST_POINTS
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_CHUNK = 8  # panels whose points stay in the cache from one step to the next
+_CHUNK = 16  # panels whose points stay in the cache from one step to the next
 _REFERENCE_FPS = 30.0  # of the frames that the table counts
 _LIGHT_DISTORTION = NAMES.index("light_distortion")
 
@@ -53,13 +53,15 @@ def generate(config: GenerateConfig, numbers: npt.ArrayLike) -> tuple[PanelBatch
     points = np.zeros((n, 2, config.frames, int(n_points.max(initial=0))), np.int16)
     for first in range(0, n, _CHUNK):
         rows = np.arange(first, min(first + _CHUNK, n))
-        curves = draw_curves(config, plan, rows, theta[rows], shift[rows]).astype(np.float32)
+        curves = draw_curves(config, plan, rows, theta[rows], shift[rows])
+        if config.noise > 0:  # without it, single precision would show in points halfway between
+            curves = curves.astype(np.float32)
         for row, curve in zip(rows.tolist(), curves, strict=True):
             count = int(n_points[row])
-            noisy = _noise(config, plan, row)
-            noisy += curve[:, :, :count]
-            size = (config.width_px, config.height_px)
-            camera.to_pixels(noisy, size, out=points[row, :, :, :count])
+            seen = curve[:, :, :count]
+            seen += _noise(config, plan, row)
+            camera.to_pixels(seen, out=points[row, :, :, :count])
+        camera.hold_inside(points[rows[0] : rows[-1] + 1], config.width_px, config.height_px)
     batch = PanelBatch(
         number=plan.number,
         points=points,

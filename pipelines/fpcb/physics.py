@@ -67,7 +67,7 @@ def stuck_drive(
     """
     left = np.maximum(until - since, 1e-9)[:, None]
     v = np.clip((u - since[:, None]) / left, 0.0, 1.0)
-    reached = np.stack([np.interp(at, u, row) for at, row in zip(since, drive, strict=True)])
+    reached = np.array([np.interp(at, u, row) for at, row in zip(since, drive, strict=True)])
     wait = delay[:, None]
     rest = smoothstep((v - wait) / (1.0 - wait))
     snap = snap_gain[:, None] * np.exp(-(((v - _SNAP_PEAK) / _SNAP_WIDTH) ** 2))
