@@ -23,7 +23,8 @@ def brute_force(texts: list[bytes]) -> np.ndarray:
         if not set(data) <= KNOWN_BYTES:
             raise ValueError("other characters")
         lines = [line.removesuffix("\r") for line in data.decode().split("\n")]
-        if lines[0].replace(" ", "").replace("\t", "") in ("#x,y,index", "x,y,index"):
+        cells = lines[0].strip(" \t").removeprefix("#").split(",")
+        if [cell.strip(" \t") for cell in cells] == ["x", "y", "index"]:
             del lines[0]
         if "\r" in "".join(lines):
             raise ValueError("lone CR")
