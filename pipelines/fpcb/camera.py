@@ -86,8 +86,15 @@ def draw_noise(stream: np.random.Generator, size: int, std: float) -> Single:
 
 
 def add_strays(noise: Single, stream: np.random.Generator, share: float, reach_px: float) -> None:
-    """Move ``share`` of the points of ``noise`` (2, n) by up to ±``reach_px`` in x and in y."""
-    stray = np.flatnonzero(_random_16_bits(stream, noise.shape[1]) < round(share * _LEVELS))
+    """Move ``share`` of the points of ``noise`` (2, n) by up to ±``reach_px`` in x and in y.
+
+    Each point strays on its own: the gaps between strays are geometric numbers, of which ten
+    standard deviations more are drawn than are needed on average.
+    """
+    n = noise.shape[1]
+    enough = math.ceil(n * share + 10 * math.sqrt(n * share) + 10)
+    stray = np.cumsum(stream.geometric(share, enough)) - 1
+    stray = stray[: np.searchsorted(stray, n)]
     noise[:, stray] += stream.uniform(-reach_px, reach_px, (2, stray.size)).astype(np.float32)
 
 
@@ -98,9 +105,9 @@ def to_pixels(points: npt.NDArray[np.floating], out: npt.NDArray[np.int16]) -> N
 
 
 def hold_inside(points: npt.NDArray[np.int16], width_px: int, height_px: int) -> None:
-    """Move points (n, 2, …) outside the image to its edge, in place."""
-    np.clip(points[:, 0], 0, width_px - 1, out=points[:, 0])
-    np.clip(points[:, 1], 0, height_px - 1, out=points[:, 1])
+    """Move points (2, …) outside the image to its edge, in place."""
+    for axis, size in enumerate((width_px, height_px)):
+        np.clip(points[axis], np.int16(0), np.int16(size - 1), out=points[axis])
 
 
 def _random_16_bits(stream: np.random.Generator, size: int) -> npt.NDArray[np.uint16]:

@@ -11,6 +11,8 @@ for a while and snaps (see ``stuck_drive``). Late from the start, as in the tabl
 by its first frames.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -25,7 +27,7 @@ from pipelines.fpcb.variation import MOST_POINTS
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_CHUNK = 16  # panels whose points stay in the cache from one step to the next
+_CHUNK = 64  # panels whose factors stay in the cache until they are multiplied
 _REFERENCE_FPS = 30.0  # of the frames that the table counts
 _LIGHT_DISTORTION = NAMES.index("light_distortion")
 
@@ -48,20 +50,15 @@ def generate(config: GenerateConfig, numbers: npt.ArrayLike) -> tuple[PanelBatch
     """
     plan = make_plan(config, numbers)
     n_points, n = plan.nuisances.n_points, plan.number.size
-    theta = bend(config, plan)
-    shift = place_in_image(config, plan)
     points = np.zeros((n, 2, config.frames, int(n_points.max(initial=0))), np.int16)
-    for first in range(0, n, _CHUNK):
-        rows = np.arange(first, min(first + _CHUNK, n))
-        curves = draw_curves(config, plan, rows, theta[rows], shift[rows])
-        if config.noise > 0:  # without it, single precision would show in points halfway between
-            curves = curves.astype(np.float32)
-        for row, curve in zip(rows.tolist(), curves, strict=True):
-            count = int(n_points[row])
-            seen = curve[:, :, :count]
-            seen += _noise(config, plan, row)
-            camera.to_pixels(seen, out=points[row, :, :, :count])
-        camera.hold_inside(points[rows[0] : rows[-1] + 1], config.width_px, config.height_px)
+    # Without noise, single precision would show in points halfway between two pixels.
+    precision = np.float32 if config.noise > 0 else np.float64
+    for row, curve in enumerate(draw_curves(config, plan)):
+        count = int(n_points[row])
+        seen: npt.NDArray[np.floating] = curve[:, :, :count].astype(precision)
+        seen += _noise(config, plan, row)
+        camera.to_pixels(seen, out=points[row, :, :, :count])
+        camera.hold_inside(points[row], config.width_px, config.height_px)
     batch = PanelBatch(
         number=plan.number,
         points=points,
@@ -130,54 +127,53 @@ def place_in_image(config: GenerateConfig, plan: Plan) -> Floats:
     return moved + config.noise * (light + drift)
 
 
-def draw_curves(
-    config: GenerateConfig, plan: Plan, rows: Ints, theta: Floats, shift: Floats
-) -> Floats:
-    """Return the points of panels ``rows`` before the noise of single points, px.
+def draw_curves(config: GenerateConfig, plan: Plan) -> Iterator[Floats]:
+    """Yield the points of each panel before the noise of single points, px.
 
-    Parameters
-    ----------
-    rows : ndarray (n,)
-    theta : ndarray (n, n_frames), rad
-    shift : ndarray (n, 2, n_frames), px
-
-    Returns
-    -------
-    ndarray (n, 2, n_frames, 260); meaningless beyond a panel's last point
+    Yields
+    ------
+    ndarray (2, n_frames, 260)
+        Meaningless beyond the panel's last point, and overwritten by the next panel.
     """
-    skew, mode = plan.nuisances.skew[rows], plan.nuisances.camera_mode[rows]
-    scale = camera.scale_jitter(plan.frame_draws[rows, 0], mode, config.noise)
-    curves = _curves(plan, rows, np.zeros(rows.size), skew, theta, scale, shift)
-    hurt = np.flatnonzero(column("label", plan.scenario[rows]))
-    if hurt.size:
-        who = rows[hurt]
-        skew = skew[hurt] + plan.scaled("skew")[who]
-        bent = _curves(plan, who, plan.gain[who], skew, theta[hurt], scale[hurt], shift[hurt])
-        for place, row in enumerate(who):
-            since = plan.damage_frame[row]
-            curves[hurt[place], :, since:] = bent[place, :, since:]
-    return curves
+    theta, shift = bend(config, plan), place_in_image(config, plan)
+    scale = camera.scale_jitter(plan.frame_draws[:, 0], plan.nuisances.camera_mode, config.noise)
+    curve, bent = np.empty((2, 2, config.frames, MOST_POINTS))
+    for first in range(0, plan.number.size, _CHUNK):
+        rows = np.arange(first, min(first + _CHUNK, plan.number.size))
+        hurt = column("label", plan.scenario[rows]) == 1
+        in_frame, in_place = _factors(plan, rows, 0.0, theta, scale, shift)
+        damaged = iter(zip(*_factors(plan, rows[hurt], 1.0, theta, scale, shift), strict=True))
+        for i, row in enumerate(rows):
+            np.matmul(in_frame[i], in_place[i], out=curve)
+            if hurt[i]:
+                frame_factors, place_factors = next(damaged)
+                np.matmul(frame_factors, place_factors, out=bent)
+                since = plan.damage_frame[row]
+                curve[:, since:] = bent[:, since:]
+            yield curve
 
 
-def _curves(
-    plan: Plan,
-    rows: Ints,
-    gain: Floats,
-    skew: Floats,
-    theta: Floats,
-    scale: Floats,
-    shift: Floats,
-) -> Floats:
-    n_points, place = plan.nuisances.n_points[rows], plan.events.place[rows]
-    width = column("width", plan.scenario[rows])
-    weights = physics.curvature_weights(n_points, skew, gain, place, width, MOST_POINTS)
+def _factors(
+    plan: Plan, rows: Ints, damage: float, theta: Floats, scale: Floats, shift: Floats
+) -> tuple[Floats, Floats]:
+    """Return the factors of the frames and of the places of panels ``rows``, hurt or not."""
+    drawn, n_points = plan.nuisances, plan.nuisances.n_points[rows]
+    theta, scale, shift = theta[rows], scale[rows, None], shift[rows]
+    weights = physics.curvature_weights(
+        n_points,
+        drawn.skew[rows] + damage * plan.scaled("skew")[rows],
+        damage * plan.gain[rows],
+        plan.events.place[rows],
+        column("width", plan.scenario[rows]),
+        MOST_POINTS,
+    )
     in_place = physics.place_factors(physics.turned_shares(weights, n_points))
-    step_px = (plan.nuisances.length_px[rows] / (n_points - 1))[:, None] * scale
+    step_px = (drawn.length_px[rows] / (n_points - 1))[:, None] * scale[:, 0]
     in_frame = physics.frame_factors(theta, step_px, np.zeros_like(shift))
-    # Scaled about its centroid, so the clamped end moves.
-    middle = physics.centroid(in_frame, in_place, n_points) / scale[:, None]
-    in_frame[..., -1] = shift + (1.0 - scale[:, None]) * middle
-    return in_frame @ in_place
+    # The camera scales a panel about its centroid, which moves the clamped end.
+    middle = physics.centroid(in_frame, in_place, n_points) / scale
+    in_frame[..., -1] = shift + (1.0 - scale) * middle
+    return in_frame, in_place
 
 
 def _noise(config: GenerateConfig, plan: Plan, row: int) -> npt.NDArray[np.float32]:

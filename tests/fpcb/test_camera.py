@@ -4,7 +4,7 @@ from scipy import stats
 
 from pipelines.fpcb import camera
 from pipelines.fpcb.generate_config import GenerateConfig
-from pipelines.fpcb.generator import bend, draw_curves, generate, place_in_image
+from pipelines.fpcb.generator import draw_curves, generate
 from pipelines.fpcb.plan import make_plan
 from pipelines.fpcb.variation import CAMERA_MODES
 
@@ -19,12 +19,9 @@ def residuals(mode, scenario="normal", panels=400):
     )[:40]
     batch, truth = generate(config, rows)
     plan = make_plan(clean_config, rows)
-    clean = draw_curves(
-        clean_config, plan, np.arange(rows.size), bend(config, plan),
-        place_in_image(clean_config, plan),
-    )  # fmt: skip
+    clean = [curve.copy() for curve in draw_curves(clean_config, plan)]
     return [
-        (row, batch.points[i, :, :, : row["n_points"]] - clean[i, :, :, : row["n_points"]])
+        (row, batch.points[i, :, :, : row["n_points"]] - clean[i][:, :, : row["n_points"]])
         for i, row in enumerate(truth.to_pylist())
     ]
 
@@ -102,8 +99,8 @@ def test_shake_dies_out_and_stops():
 
 
 def test_points_are_rounded_and_held_inside_the_image():
-    points = np.array([[[[-3.0, 5.4, 700.0]], [[1.6, 499.9, 2.0]]]], np.float32)
+    points = np.array([[[-3.0, 5.4, 700.0]], [[1.6, 499.9, 2.0]]], np.float32)
     out = np.zeros(points.shape, np.int16)
     camera.to_pixels(points, out)
     camera.hold_inside(out, 640, 480)
-    np.testing.assert_array_equal(out, [[[[0, 5, 639]], [[2, 479, 2]]]])
+    np.testing.assert_array_equal(out, [[[0, 5, 639]], [[2, 479, 2]]])
