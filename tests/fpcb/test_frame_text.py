@@ -149,6 +149,8 @@ def test_frame_is_refused_when_cut_anywhere_before_its_last_line_end(kept):
         (b"# x,y,index\n1,2,1\n3,4,\n", 3, "torn row, not x,y,index", "3,4,"),
         (b"# x,y,index\n1,2,1\n3,4,2,5\n", 3, "torn row, not x,y,index", "3,4,2,5"),
         (b"# x,y,index\n1,2,1\n3.5,4,2\n", 3, "not an integer", "3.5"),
+        (b"# x,y,index\n1,2,1\n0x10,4,2\n", 3, "not an integer", "0x10"),
+        (b"# x,y,index\n1,2,1\r3,4,2\n", 2, "torn row, not x,y,index", "1,2,1\r3,4,2"),
         (b"# x,y,index\n1,2,1\n3,nan,2\n", 3, "not an integer", "nan"),
         (b"# x,y,index\n1,2,1\n3,1_0,2\n", 3, "not an integer", "1_0"),
         ("# x,y,index\n1,2,1\n3,٣,2\n".encode(), 3, "not an integer", "٣"),
