@@ -9,7 +9,8 @@ from typing import Any
 
 from cluster.storage import Store
 
-MANIFEST = "manifest.jsonl"
+# Readers of a folder of Parquet files pass over names that begin so.
+MANIFEST = "_manifest.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)

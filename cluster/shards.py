@@ -80,9 +80,9 @@ def map_shards(
     ShardsFailed
         When shards have failed for good; it names them and the first cause.
     """
-    under = f"{fingerprint}/{len(shards)}"  # another way to cut the same input is other work
+    under = _under(fingerprint, len(shards))
     finished = intact(store, read_entries(store, under).values(), verify=verify)
-    keys = [f"{number:05d}" for number in range(len(shards))]
+    keys = _keys(len(shards))
     finished = {key: finished[key] for key in keys if key in finished}
     reused = len(finished)
     waiting = deque(_Shard(key, shards[number]) for number, key in enumerate(keys)
@@ -101,6 +101,27 @@ def map_shards(
             run.work(waiting, max_in_flight or max(2, int(2 * cluster.cores / max(num_cpus, 0.5))))
             finished |= run.finished
     return Manifest(store, tuple(finished[key] for key in keys), reused)
+
+
+def finished_shards(
+    store: Store, fingerprint: str, count: int, *, verify: bool = False
+) -> Manifest | None:
+    """Return what `map_shards` would, where all ``count`` shards are finished; needs no cluster."""
+    finished = intact(
+        store, read_entries(store, _under(fingerprint, count)).values(), verify=verify
+    )
+    keys = _keys(count)
+    if not finished.keys() >= {*keys}:
+        return None
+    return Manifest(store, tuple(finished[key] for key in keys), count)
+
+
+def _under(fingerprint: str, count: int) -> str:
+    return f"{fingerprint}/{count}"  # another way to cut the same input is other work
+
+
+def _keys(count: int) -> list[str]:
+    return [f"{number:05d}" for number in range(count)]
 
 
 @dataclass

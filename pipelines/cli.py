@@ -10,7 +10,11 @@ from cluster.errors import TenfoldError
 _INTERRUPTED = 130
 
 # Where the commands are: an ``app`` of a group, or single ones in a ``root``.
-_GROUPS = {"news": "pipelines.news.commands", "bench": "pipelines.bench.commands"}
+_GROUPS = {
+    "news": "pipelines.news.commands",
+    "fpcb": "pipelines.fpcb.commands",
+    "bench": "pipelines.bench.commands",
+}
 _SINGLE = {
     "profile": "pipelines.bench.commands",
     "doctor": "pipelines.machine_commands",

@@ -62,7 +62,7 @@ class Driver:
 
     def units(self):
         """Return how many units of the path are finished."""
-        manifest = self.out / "work" / "path" / "manifest.jsonl"
+        manifest = self.out / "work" / "path" / "_manifest.jsonl"
         return len(manifest.read_bytes().splitlines()) if manifest.exists() else 0
 
     def finish(self):

@@ -3,6 +3,7 @@
 import typer
 
 from pipelines.bench.config import LassoBenchConfig
+from pipelines.bench.fpcb import FpcbBenchConfig, bench_fpcb
 from pipelines.bench.lasso import bench_lasso
 from pipelines.bench.profile import ProfileConfig, profile
 from pipelines.bench.table import cells
@@ -34,6 +35,26 @@ def show_bench_lasso(config: LassoBenchConfig, *, json_line: Json = False) -> No
     for line in results["missing"].values():
         print(line)
     print(f"table and plot: {config.out}/table.md, {config.out}/plot.html")
+
+
+@app.command("fpcb")
+@with_flags_of(FpcbBenchConfig)
+def show_bench_fpcb(config: FpcbBenchConfig, *, json_line: Json = False) -> None:
+    """Measure panels per CPU second, stage by stage, then whole data sets through Ray.
+
+    The column "practice" is what the tools that this job replaces are reported to do.
+
+    Example: `tenfold bench fpcb`
+
+    Example: `tenfold bench fpcb --whole 100000`
+    """
+    results = bench_fpcb(config)
+    if json_line:
+        print_json(results)
+        return
+    print_rows(results["stages"])
+    print_rows(results["whole"])
+    print(f"results: {config.out}/results.json")
 
 
 @root.command("profile")

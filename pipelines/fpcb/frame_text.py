@@ -20,6 +20,7 @@ from cluster.errors import InputError
 
 HEADER = b"# x,y,index\n"
 _HEADER_LIKE = re.compile(r"[ \t]*#?[ \t]*x[ \t]*,[ \t]*y[ \t]*,[ \t]*index[ \t]*")
+_HEADER_LINE = re.compile(_HEADER_LIKE.pattern.encode() + rb"\n")
 _MEANT_AS_HEADER = re.compile(r"#|[xy]|index", re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _PLAIN = b"0123456789,-\n"
@@ -122,7 +123,8 @@ def _parse_at_once(texts: Sequence[bytes]) -> npt.NDArray[np.int16] | None:
 def _plain_rows(text: bytes) -> bytes:
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n")
-    text = text.removeprefix(HEADER)
+    header = _HEADER_LINE.match(text)
+    text = text[header.end() :] if header else text
     return text if text.endswith(b"\n") else text + b"\n"
 
 

@@ -1,0 +1,132 @@
+"""`tenfold fpcb`: the commands of the fpcb job."""
+
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.flags import with_flags_of
+from pipelines.fpcb.config import ExportJob, FeatureJob, GenerateJob, ImportJob
+from pipelines.fpcb.dataset import FEATURES, PANELS, UNKNOWN, DataSet
+from pipelines.fpcb.exchange import export_data, import_data
+from pipelines.fpcb.generate import generate_panels
+from pipelines.fpcb.make_features import make_features
+from pipelines.fpcb.population import SPLITS
+from pipelines.terminal import Json, group, print_json, print_rows
+
+app = group("Bending trajectories of circuit boards to cracked panels.")
+
+_GIB = 1 << 30
+
+
+@app.command("generate")
+@with_flags_of(GenerateJob)
+def fpcb_generate(config: GenerateJob, *, json_line: Json = False) -> None:
+    """Make synthetic panels with known truth, and keep their points.
+
+    Run the same command again to resume: finished shards are not made again.
+
+    Example: `tenfold fpcb generate --panels 10000 --out data/panels`
+
+    Example: `tenfold fpcb generate --panels 500 --scenario kink --kink-deg 2 --out data/kinks`
+    """
+    _show(generate_panels(config), PANELS, json_line)
+
+
+@app.command("features")
+@with_flags_of(FeatureJob)
+def fpcb_features(
+    config: FeatureJob,
+    *,
+    source: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="A data set with points, or bundles; without it panels are generated.",
+            show_default=False,
+        ),
+    ] = None,
+    json_line: Json = False,
+) -> None:
+    """Measure panels: features per frame, per panel, and frame x place maps.
+
+    Without a source, panels are generated and measured in one go, and no points are kept.
+
+    Example: `tenfold fpcb features --panels 100000 --out data/features`
+
+    Example: `tenfold fpcb features data/panels`
+
+    Example: `tenfold fpcb features measured/monday measured/tuesday --out data/measured`
+    """
+    _show(make_features(config, source or []), FEATURES, json_line)
+
+
+@app.command("import")
+@with_flags_of(ImportJob)
+def fpcb_import(
+    config: ImportJob,
+    *,
+    folders: Annotated[
+        list[str], typer.Argument(help="Bundles, or folders of them.", show_default=False)
+    ],
+    json_line: Json = False,
+) -> None:
+    """Read panel bundles (frame_00000.txt ..., fps.txt) into a data set.
+
+    Bundles that cannot be read are listed in rejects.parquet with file, line and reason.
+
+    Example: `tenfold fpcb import measured --out data/measured`
+
+    Example: `tenfold fpcb import measured --labels labels.csv --bundle-fps 30 --out data/measured`
+    """
+    _show(import_data(config, folders), PANELS, json_line)
+
+
+@app.command("export")
+@with_flags_of(ExportJob)
+def fpcb_export(
+    config: ExportJob,
+    *,
+    data: Annotated[str, typer.Argument(help="A data set with points.", show_default=False)],
+    json_line: Json = False,
+) -> None:
+    """Write the panels of a data set as bundles, a folder each.
+
+    Example: `tenfold fpcb export data/panels --out bundles`
+    """
+    result = export_data(config, data)
+    if json_line:
+        print_json(result)
+    else:
+        print(f"{result['bundles']:,} bundles: {result['folder']}")
+
+
+def _show(data: DataSet, part: str, json_line: bool) -> None:
+    about: dict[str, Any] = dict(data.about)
+    if json_line:
+        files = about.pop(part)
+        print_json(
+            {
+                "data": data.store.uri,
+                "panels": data.n_panels,
+                "counts": about["counts"],
+                "rejected": about.get("rejected", 0),
+                "digest": files["digest"],
+                "bytes": files["bytes"],
+                "files": len(files["files"]),
+            }
+        )
+        return
+    rows: dict[str, dict[str, Any]] = {}
+    for name, count in about["counts"].items():
+        split, scenario = name.split("/")
+        rows.setdefault(scenario, {"scenario": scenario})[split] = count
+    splits = sorted({name.split("/")[0] for name in about["counts"]}, key=_SPLIT_ORDER.index)
+    print_rows([{"scenario": k, **{s: row.get(s, 0) for s in splits}} for k, row in rows.items()])
+    files = about[part]
+    print(
+        f"{data.n_panels:,} panels, {about.get('rejected', 0):,} rejected · "
+        f"{len(files['files']):,} files, {files['bytes'] / _GIB:.2f} GiB\n"
+        f"digest: {files['digest']}\ndata: {data.store.uri}"
+    )
+
+
+_SPLIT_ORDER = [*SPLITS, UNKNOWN]

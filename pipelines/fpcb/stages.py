@@ -1,0 +1,67 @@
+"""Run a stage's shards on the cluster, unless all are finished."""
+
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from cluster.config import ClusterConfig
+from cluster.connect import connect
+from cluster.manifest import MANIFEST, Manifest
+from cluster.shards import S, ShardFunction, finished_shards, map_shards
+from cluster.storage import Store
+from pipelines.fpcb.config import ShardConfig
+
+
+class Job(Protocol):
+    """What every stage's options have."""
+
+    @property
+    def shards(self) -> ShardConfig:
+        """How the work is cut, and where its results go."""
+
+    @property
+    def cluster(self) -> ClusterConfig:
+        """Which Ray does it."""
+
+
+def run_shards(
+    function: ShardFunction[S],
+    shards: Sequence[S],
+    store: Store,
+    key: str,
+    label: str,
+    job: Job,
+) -> Manifest:
+    """Call ``function(shard, store)`` for each shard that is not finished under ``key``.
+
+    No Ray is started for a stage that is finished.
+    """
+    store.check_writable()
+    if job.shards.recompute:
+        store.delete(MANIFEST)
+    done = finished_shards(store, key, len(shards))
+    if done is not None:
+        say(f"{label}: finished by an earlier run")
+        return done
+    with connect(job.cluster) as cluster:
+        say(f"{cluster.describe()}\ndata folder {store.uri}")
+        workers = job.shards.workers or int(max(1, cluster.cores))
+        return map_shards(
+            cluster,
+            function,
+            shards,
+            store,
+            fingerprint=key,
+            label=label,
+            max_in_flight=workers if job.shards.workers else None,
+        )
+
+
+def say(text: str) -> None:
+    """Tell the user on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def data_folder(config: ShardConfig, key: str) -> Store:
+    """Return where the data set is kept: as asked for, or named by what determines it."""
+    return Store(config.out or f"data/fpcb-{key[:10]}")
