@@ -1,45 +1,35 @@
 """The report of a news run: one HTML file that needs no network and runs no script but its own."""
 
-import base64
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
-import plotly.graph_objects as go
 import pyarrow as pa
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from cluster.errors import InputError
 from cluster.storage import Store
 from pipelines.news.report_figures import correlation_over_time, stage_costs, word_bars
 from pipelines.news.report_paths import ALL_ROWS, certificate, coefficient_path, validation_curve
-from pipelines.news.report_text import (
+from pipelines.report_page import figure_json, flat_config, render_page
+from pipelines.report_text import (
     cut,
     is_number,
     visible,
     write_correlation,
     write_count,
-    write_duration,
     write_gap,
     write_number,
     write_percent,
     write_ratio,
-    write_share,
-    write_weight,
 )
 
 REPORT = "report.html"
 TABLE_ROWS = 200
 ALIASES_LISTED = 4
-# Longer texts are cut in the tables: an n-gram, one of its aliases, an option of the configuration.
-NGRAM_CHARACTERS, ALIAS_CHARACTERS, OPTION_CHARACTERS = 240, 80, 600
+# Longer texts are cut in the tables: an n-gram, one of its aliases.
+NGRAM_CHARACTERS, ALIAS_CHARACTERS = 240, 80
 
 _COLUMNS = {
     "path.parquet": "target fold alpha gap nonzeros n_iter seconds train_mse validation_mse",
@@ -73,25 +63,21 @@ def render_report(run: Store) -> str:
         _target_view(number, name, values or {}, tables, metrics.get("tol"), hashed)
         for number, (name, values) in enumerate((metrics.get("targets") or {}).items())
     ]
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            title=visible("/".join(run.path.split("/")[-2:])),
-            proof=_proof(tables["path"], metrics),
-            n_words=len(tables["dictionary"]),
-            n_ngrams=tables["dictionary"]["ngram"].nunique(),
-            metrics=metrics,
-            columns=METRICS,
-            targets=targets,
-            truth=truth,
-            hashed=hashed,
-            joint=bool(_find(config, "multitask")),
-            weighting=_find(config, "weighting"),
-            stages=_figure(stage_costs(metrics.get("stages") or [])),
-            config=_flat_config(config),
-            plotly_js=Markup(get_plotlyjs()),  # noqa: S704 - the library's own code
-        )
+    return render_page(
+        Path(__file__).with_name("report.html"),
+        title=visible("/".join(run.path.split("/")[-2:])),
+        proof=_proof(tables["path"], metrics),
+        n_words=len(tables["dictionary"]),
+        n_ngrams=tables["dictionary"]["ngram"].nunique(),
+        metrics=metrics,
+        columns=METRICS,
+        targets=targets,
+        truth=truth,
+        hashed=hashed,
+        joint=bool(_find(config, "multitask")),
+        weighting=_find(config, "weighting"),
+        stages=figure_json(stage_costs(metrics.get("stages") or [])),
+        config=flat_config(config),
     )
 
 
@@ -183,11 +169,11 @@ def _target_view(
         "n_words": len(words),
         "words": [_word_view(word) for word in ranked.head(TABLE_ROWS).itertuples()],
         "has_stability": bool(words["stability"].notna().any()),
-        "validation": _figure(validation_curve(path, alpha)),
-        "path": _figure(coefficient_path(coefficients, all_rows, alpha)),
-        "bars": _figure(word_bars(words, "collides with" if hashed else "also")),
-        "daily": _figure(correlation_over_time(daily)),
-        "certificate": _figure(certificate(path, tol)),
+        "validation": figure_json(validation_curve(path, alpha)),
+        "path": figure_json(coefficient_path(coefficients, all_rows, alpha)),
+        "bars": figure_json(word_bars(words, "collides with" if hashed else "also")),
+        "daily": figure_json(correlation_over_time(daily)),
+        "certificate": figure_json(certificate(path, tol)),
     }
 
 
@@ -216,43 +202,6 @@ def _proof(path: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "missed": int(above + path["gap"].isna().sum()),
         "tol": tol,
     }
-
-
-def _figure(figure: go.Figure | None) -> dict[str, Any] | None:
-    """Return a figure as JSON that is safe in a script element, and its height in pixels."""
-    if figure is None:
-        return None
-    text = str(figure.to_json())
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    json_text = Markup(text)  # noqa: S704 - JSON without a character that could end the element
-    return {"height": int(figure.layout.height), "json": json_text}
-
-
-def _flat_config(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return the configuration as (stage, [(option, value)]), nested options joined by dots."""
-    loose, stages = [], []
-    for stage, options in config.items():
-        if isinstance(options, Mapping):
-            stages.append((visible(stage), [*_flat_options(options, "")]))
-        else:
-            loose.append((visible(stage), _option_text(options)))
-    return [*stages, *([("run", loose)] if loose else [])]
-
-
-def _flat_options(options: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
-    rows = []
-    for name, value in options.items():
-        if isinstance(value, Mapping) and value:
-            rows += _flat_options(value, f"{prefix}{name}.")
-        else:
-            rows.append((visible(f"{prefix}{name}"), _option_text(value)))
-    return rows
-
-
-def _option_text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return cut(text, OPTION_CHARACTERS)
 
 
 def _find(config: Any, name: str) -> Any:
@@ -303,31 +252,3 @@ def _or_dash(value: Any) -> Any:
 
 def _ratio(part: Any, whole: Any) -> float | None:
     return float(part) / float(whole) if is_number(part) and is_number(whole) and whole else None
-
-
-def _script_hash(script: str) -> str:
-    """Return the source expression that lets a browser run exactly this inline script."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": write_count,
-        "number": write_number,
-        "percent": write_percent,
-        "share": write_share,
-        "weight": write_weight,
-        "gap": write_gap,
-        "duration": write_duration,
-        "visible": lambda text: visible(str(text)),
-        "script_hash": _script_hash,
-    }
-    return environment

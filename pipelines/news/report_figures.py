@@ -1,7 +1,4 @@
-"""The report's plots of words, sessions and stages, and what all its plots share.
-
-Colours of text and grid are left to the page, which knows light from dark.
-"""
+"""The report's plots of words, sessions and stages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +8,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pipelines.news.report_text import hover, label
+from pipelines.report_page import BLUE, GREY, ORANGE, finish
+from pipelines.report_text import hover, label
 
 ROLLING_SESSIONS = 21
 TOP_WORDS = 40
-
-# Mid tones, told apart by colour-blind readers, on white and on near-black alike.
-BLUE, ORANGE, GREY, RED = "#3f7fc4", "#d07c2e", "#8b929c", "#c9504a"
 
 
 def word_bars(words: pd.DataFrame, aliases_are: str) -> go.Figure | None:
@@ -143,17 +138,3 @@ def stage_costs(stages: Sequence[Mapping[str, Any]]) -> go.Figure | None:
     figure.update_xaxes(title="peak memory (GiB)", rangemode="tozero", col=2)
     figure.update_layout(barmode="group", bargap=0.35)
     return finish(figure, height=110 + 34 * len(stages))
-
-
-def finish(figure: go.Figure, height: int) -> go.Figure:
-    """Drop plotly's own template and leave room for the legend above the plot."""
-    figure.update_layout(
-        template={},
-        height=height,
-        margin={"t": 56, "b": 52, "l": 70} | ({} if figure.layout.margin.r else {"r": 16}),
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        hovermode="closest",
-    )
-    figure.update_xaxes(automargin=True, title_standoff=8)
-    figure.update_yaxes(automargin=True, title_standoff=12)
-    return figure

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from sklearn.isotonic import isotonic_regression
 
-from pipelines.news.report_figures import BLUE, GREY, ORANGE, RED, finish
-from pipelines.news.report_text import hover, label
+from pipelines.report_page import BLUE, GREY, ORANGE, RED, finish
+from pipelines.report_text import hover, label
 
 ALL_ROWS = -1  # fold number of the fit on all rows
 TOP_PATHS = 16

@@ -23,7 +23,7 @@ from pipelines.news.report_paths import (
     simplest_alphas,
     validation_curve,
 )
-from pipelines.news.report_text import hover, label, visible, write_duration, write_gap
+from pipelines.report_text import hover, label, visible, write_bytes, write_duration, write_gap
 
 SCHEMA = {
     "path": "target:string fold:int64 alpha:float64 gap:float64 nonzeros:int64 n_iter:int64 "
@@ -369,3 +369,11 @@ def test_gaps_are_written_as_powers_of_ten():
         "–",
         "–",
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (812, "812 B"), (999_499, "999 kB"), (999_500, "1 MB"), (29e8, "2.9 GB")],
+)
+def test_sizes_have_three_digits(size, text):
+    assert write_bytes(size) == text

@@ -1,4 +1,4 @@
-"""What the report writes: numbers as a reader expects them, and texts that cannot do harm."""
+"""What reports write: numbers as a reader expects them, and texts that cannot do harm."""
 
 import math
 import unicodedata
@@ -111,6 +111,17 @@ def write_duration(value: Any) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def write_bytes(value: Any) -> str:
+    """Write a size with three significant digits: 812 B, 9.31 MB, 2.9 GB."""
+    if not is_number(value):
+        return "–"
+    size, units = float(value), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while size >= 999.5 and unit != "TB":
+        size, unit = size / 1000, next(units)
+    return f"{size:.3g} {unit}"
 
 
 def is_number(value: Any) -> TypeGuard[float]:
