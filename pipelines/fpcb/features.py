@@ -25,10 +25,10 @@ from pipelines.fpcb.panels import PanelBatch
 from pipelines.fpcb.places import place_means
 from pipelines.fpcb.series import STATISTICS, series_statistics
 
-_CHUNK = 16  # panels whose arrays together stay in a core's cache
+_CHUNK = 32  # panels whose arrays together stay in a core's cache
 _LEAST_POINTS = 4
 _LEAST_PLACES_A_WINDOW = 8
-_LARGEST_FLOAT16 = np.float32(np.finfo(np.float16).max)
+_LARGEST_HALF = np.finfo(np.float16).max.view(np.uint16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +225,9 @@ def _damage(at: Measured) -> dict[str, npt.NDArray[np.floating]]:
 
 
 def _kink_of_mean(excess: Floats, window: int) -> Floats:
-    mean = excess.sum(axis=1) * np.float32(1 / excess.shape[1])
-    return np.abs(geometry.kinks(mean, window))
+    # Kept three-dimensional: a product over all panels at once would round with the batch.
+    mean = excess.sum(axis=1, keepdims=True) * np.float32(1 / excess.shape[1])
+    return np.abs(geometry.kinks(mean, window))[:, 0]
 
 
 def _draw(maps: npt.NDArray[np.float16], at: Measured) -> None:
@@ -238,10 +239,27 @@ def _draw(maps: npt.NDArray[np.float16], at: Measured) -> None:
         "acceleration": at.normal_acceleration,
     }
     for k, name in enumerate(names("map")):
-        values = channels[name]
-        if max(values.max(), -values.min()) > _LARGEST_FLOAT16:
-            values = np.clip(values, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)
-        maps[:, k] = values
+        maps[:, k] = halves(channels[name])
+
+
+def halves(values: Floats) -> npt.NDArray[np.float16]:
+    """Round finite single precision to half precision, and hold it at ±65504.
+
+    As ``astype`` does for normal numbers, in half its time: 2⁻¹¹² shifts the exponent so
+    that it is half precision's, 13 bits further up.
+    """
+    bits = (values * np.float32(2.0**-112)).view(np.uint32)
+    sign = bits >> 16
+    sign &= 0x8000
+    bits &= 0x7FFFFFFF
+    half = bits >> 13
+    half &= 1  # ties go to the even neighbour
+    half += bits
+    half += 0xFFF
+    half >>= 13
+    np.minimum(half, _LARGEST_HALF, out=half)
+    half |= sign
+    return half.astype(np.uint16).view(np.float16)
 
 
 def _fill(

@@ -33,24 +33,10 @@ def derivatives(values: Floats, fps: Floats, window: int) -> tuple[Floats, Float
         In units of ``values`` per s and per s².
     """
     n_frames = values.shape[-2]
-    window = min(window, n_frames)
-    half = window // 2
-    first, second = np.empty_like(values), np.empty_like(values)
+    # One product a panel, of one shape whatever the batch: the bytes depend on the panel alone.
+    both = _operator(n_frames, min(window, n_frames)) @ values
     rate = fps.astype(np.float32)[:, None, None]
-    if window % 2:
-        inner = slice(half, n_frames - half)
-        _inner(values, window, first[..., inner, :], second[..., inner, :])
-        edges = half
-    else:  # all frames are in the one window
-        edges = n_frames // 2
-    for frames, source in (
-        (slice(0, edges), values[..., :window, :]),
-        (slice(n_frames - edges, n_frames), values[..., n_frames - window :, :]),
-    ):
-        offset = 0 if frames.start == 0 else window - edges
-        for order, out in ((1, first), (2, second)):
-            weights = np.stack([_weights(window, order, offset + e) for e in range(edges)], axis=1)
-            _fill(source, weights, out[..., frames, :])
+    first, second = both[..., :n_frames, :], both[..., n_frames:, :]
     first *= rate
     second *= rate * rate
     return first, second
@@ -85,20 +71,7 @@ def steps(values: Floats, window: int) -> Floats:
     ----------
     values : ndarray (n, n_frames, k), float32
     """
-    n_frames = values.shape[1]
-    total = np.zeros((values.shape[0], n_frames + 1, values.shape[2]), np.float32)
-    np.cumsum(values, axis=1, out=total[:, 1:])
-    at = np.arange(n_frames)
-    start, stop = np.maximum(at - window, 0), np.minimum(at + window, n_frames)
-    before, after = np.maximum(at - start, 1), stop - at
-    scale = np.sqrt(2 * before * after / ((before + after) * window))
-    scale[0] = 0
-    late = total[:, stop] - total[:, :-1]
-    late *= (scale / after).astype(np.float32)[:, None]
-    early = total[:, :-1] - total[:, start]
-    early *= (scale / before).astype(np.float32)[:, None]
-    late -= early
-    return late
+    return _step_operator(values.shape[1], window) @ values
 
 
 def norm(vectors: Floats) -> Floats:
@@ -109,34 +82,27 @@ def norm(vectors: Floats) -> Floats:
     return np.sqrt(squared, out=squared)
 
 
-@lru_cache(maxsize=1024)
-def _weights(window: int, derivative: int, position: int) -> npt.NDArray[np.float32]:
+@lru_cache(maxsize=64)
+def _operator(n_frames: int, window: int) -> Floats:
+    """First and second derivative of a panel a frame apart, as matrix (2 n_frames, n_frames)."""
     order = min(_ORDER, window - 1)
-    weights = savgol_coeffs(window, order, deriv=derivative, pos=position, use="dot")
-    return weights.astype(np.float32)
-
-
-def _inner(values: Floats, window: int, first: Floats, second: Floats) -> None:
-    """Frames with a full window around them: weights are odd for the first, even for the second."""
     half = window // 2
-    size = values.shape[-2] - 2 * half
-    odd, even = _weights(window, 1, half), _weights(window, 2, half)
-    np.multiply(values[..., half : half + size, :], even[half], out=second)
-    first[...] = 0
-    scratch = np.empty_like(values[..., :size, :])
-    for j in range(1, half + 1):
-        before = values[..., half - j : half - j + size, :]
-        after = values[..., half + j : half + j + size, :]
-        np.subtract(after, before, out=scratch)
-        scratch *= odd[half + j]
-        first += scratch
-        np.add(after, before, out=scratch)
-        scratch *= even[half + j]
-        second += scratch
+    operator = np.zeros((2, n_frames, n_frames))
+    for f in range(n_frames):
+        start = min(max(f - half, 0), n_frames - window)
+        for derivative in (1, 2):
+            operator[derivative - 1, f, start : start + window] = savgol_coeffs(
+                window, order, deriv=derivative, pos=f - start, use="dot"
+            )
+    return operator.reshape(-1, n_frames).astype(np.float32)
 
 
-def _fill(source: Floats, weights: npt.NDArray[np.float32], out: Floats) -> None:
-    """Write Σ_t weights[t, e] · source[t] to frame e of ``out``."""
-    out[...] = 0
-    for t in range(weights.shape[0]):
-        out += weights[t][:, None] * source[..., t : t + 1, :]
+@lru_cache(maxsize=64)
+def _step_operator(n_frames: int, window: int) -> Floats:
+    operator = np.zeros((n_frames, n_frames), np.float32)
+    for f in range(1, n_frames):
+        before, after = min(f, window), min(n_frames - f, window)
+        scale = np.sqrt(2 * before * after / ((before + after) * window))
+        operator[f, f : f + after] = scale / after
+        operator[f, f - before : f] = -scale / before
+    return operator

@@ -38,25 +38,27 @@ def place_means(
     """
     means = np.empty((2, len(n_points), points.shape[2], places), np.float32)
     for panel, count in enumerate(n_points):
-        own = np.ascontiguousarray(points[panel, :, :, :count])
-        origin = own[:, :1, :1].astype(np.float32)
-        _average(np.subtract(_clipped(own), origin, dtype=np.float32), means[:, panel])
+        pixels = np.ascontiguousarray(points[panel, :, :, :count])
+        origin = pixels[:, :1, :1].astype(np.float32)
+        own = np.subtract(_clipped(pixels), origin, dtype=np.float32)
+        # A product a panel, of one shape whatever the batch.
+        np.matmul(own, _shares(int(count), places), out=means[:, panel])
     return means
 
 
-def _clipped(points: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+def _clipped(points: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.signedinteger]:
     """Bring points back that jump out of the range of their neighbours; the ends stay."""
     count = points.shape[-1]
     # A board bent to a U of length L rises about π L / n² / 2 between neighbours; a chord of the
     # first frame is no longer than L.
     chord_px = np.hypot(*(points[:, 0, -1].astype(float) - points[:, 0, 0]))
     limit = np.int16(_LIMIT_PX + 0.5 * np.pi * chord_px / count**2)
+    if points.min() < _RANGE.min + limit or points.max() > _RANGE.max - limit:
+        points = points.astype(np.int32)  # or a pixel at the limit of int16 would wrap around
     # One flat pass instead of a short one a row; what it mixes across rows are the ends.
     flat = points.reshape(-1)
     low, high = np.minimum(flat[:-2], flat[2:]), np.maximum(flat[:-2], flat[2:])
-    np.maximum(low, _RANGE.min + limit, out=low)  # or the next line would wrap around
     low -= limit
-    np.minimum(high, _RANGE.max - limit, out=high)
     high += limit
     clipped = np.empty_like(points)
     inner = clipped.reshape(-1)[1:-1]
@@ -66,31 +68,16 @@ def _clipped(points: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
     return clipped
 
 
-def _average(points: Floats, out: Floats) -> None:
-    """Sum the points of each share with their weights, first point first."""
-    at, weights = _shares(points.shape[-1], out.shape[-1])
-    np.multiply(points[..., at[0]], weights[0], out=out)
-    for index, weight in zip(at[1:], weights[1:], strict=True):
-        term = points[..., index]
-        term *= weight
-        out += term
+@lru_cache(maxsize=256)
+def _shares(count: int, places: int) -> Floats:
+    """Weight of each point in the mean of each share: (count, places).
 
-
-@lru_cache(maxsize=1024)
-def _shares(count: int, places: int) -> tuple[npt.NDArray[np.intp], Floats]:
-    """Points that carry each share, and their weights in its mean: two arrays (k, places).
-
-    A point's weight is the integral of its hat function (1 at the point, 0 at its neighbours)
-    over the share, divided by the width of the share.
+    The integral of the point's hat function (1 at the point, 0 at its neighbours) over the share,
+    divided by the width of the share.
     """
-    bounds = np.linspace(0, count - 1, places + 1)
-    start, stop = bounds[:-1], bounds[1:]
-    first = np.floor(start).astype(np.intp)
-    most = int((np.ceil(stop).astype(np.intp) - first).max()) + 1
-    at = np.minimum(first + np.arange(most)[:, None], count - 1)
-    beyond = first + np.arange(most)[:, None] > at
-    weights = (_hat_integral(stop - at) - _hat_integral(start - at)) / (stop - start)
-    return at, np.where(beyond, 0, weights).astype(np.float32)
+    bounds = np.linspace(0, count - 1, places + 1) - np.arange(count)[:, None]
+    weights = np.diff(_hat_integral(bounds), axis=1) * places / (count - 1)
+    return weights.astype(np.float32)
 
 
 def _hat_integral(z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -182,6 +182,17 @@ def test_si_columns_alone_are_nan_when_the_scale_is_unknown(panels):
         assert np.isfinite(values[:, rest]).all()
 
 
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50))
+@settings(deadline=None)
+def test_halves_are_those_of_astype(values):
+    values = np.array(values, np.float32)
+    expected = np.clip(values, -65504, 65504).astype(np.float16)
+    # Below the smallest normal number the last bit may round twice.
+    np.testing.assert_allclose(features.halves(values), expected, rtol=0, atol=6e-8)
+    normal = np.abs(values) >= 2.0**-14
+    np.testing.assert_array_equal(features.halves(values)[normal], expected[normal])
+
+
 def test_a_kink_shows_where_and_when_it_comes():
     points = arc_points(np.random.default_rng(3), 240, kink=np.radians(30), start=33)
     found = extract(batch_of(points))
