@@ -60,7 +60,9 @@ class Measured:
 
 def clamped(vectors: Floats, clamp: int) -> Floats:
     """Mean of ``vectors`` (2, n, n_frames, places) over the clamped end: (2, n, n_frames)."""
-    return _mean(vectors[..., :clamp])
+    weights = np.zeros(vectors.shape[-1], np.float32)
+    weights[:clamp] = 1 / clamp
+    return vectors @ weights
 
 
 def shape_columns(at: Measured, thickness_um: float) -> dict[str, Floats]:
@@ -185,7 +187,8 @@ def change_columns(columns: dict[str, Floats], fps: Floats, window: int) -> dict
 
 
 def _mean(values: Floats) -> Floats:
-    return values.sum(axis=-1) * np.float32(1 / values.shape[-1])
+    """Mean over places (..., n_frames, places): a product a panel, faster than a sum a row."""
+    return values @ np.full(values.shape[-1], 1 / values.shape[-1], np.float32)
 
 
 def _std(values: Floats) -> Floats:
