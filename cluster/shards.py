@@ -100,6 +100,7 @@ def map_shards(
             run.call = ray.put((function, store, num_cpus))
             run.work(waiting, max_in_flight or max(2, int(2 * cluster.cores / max(num_cpus, 0.5))))
             finished |= run.finished
+            store.sweep()
     return Manifest(store, tuple(finished[key] for key in keys), reused)
 
 

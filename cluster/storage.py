@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -24,6 +25,7 @@ from cluster.errors import InputError
 
 _TEMPORARY = ".partial-"
 _BLOCK_BYTES = 1 << 22
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CREDENTIALS = re.compile(r"//[^/@]*@")
 
 
@@ -140,6 +142,12 @@ class Store:
         with suppress(FileNotFoundError):
             self.filesystem.delete_file(self._at(name))
 
+    def sweep(self) -> None:
+        """Remove what processes that died while writing left; none must be writing now."""
+        if self.is_local:
+            for left in Path(self.path).rglob(f"{_TEMPORARY}*"):
+                left.unlink(missing_ok=True)
+
     def check_writable(self) -> None:
         """Write and remove a small file.
 
@@ -171,15 +179,17 @@ class Store:
                 sink.write(buffer.getbuffer())
             return
         final = Path(self._at(name))
-        final.parent.mkdir(parents=True, exist_ok=True)
+        with _space_needed(self):
+            final.parent.mkdir(parents=True, exist_ok=True)
         # Another process may write the same name at this moment: each has its own temporary.
         partial = final.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{final.name}")
         try:
-            with partial.open("xb") as sink:
-                yield sink
-                sink.flush()
-                os.fsync(sink.fileno())
-            partial.replace(final)
+            with _space_needed(self):
+                with partial.open("xb") as sink:
+                    yield sink
+                    sink.flush()
+                    os.fsync(sink.fileno())
+                partial.replace(final)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -204,7 +214,7 @@ class Store:
             return
         path = Path(self._at(name))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as log:
+        with _space_needed(self), path.open("a+b") as log:
             end = log.seek(0, io.SEEK_END)
             log.seek(max(end - 1, 0))
             gap = b"" if log.read(1) in (b"", b"\n") else b"\n"
@@ -251,3 +261,19 @@ class Store:
             while block := source.read(_BLOCK_BYTES):
                 digest.update(block)
         return digest.hexdigest()
+
+
+@contextmanager
+def _space_needed(store: Store) -> Iterator[None]:
+    """Say where there is no room left, which no second attempt would mend."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise InputError(
+            str(store),
+            "no room left to write",
+            got=error.strerror,
+            fix="Free some space and run the same command again: what is finished is kept.",
+        ) from error

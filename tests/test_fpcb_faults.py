@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from command import tenfold
 
 ROOT = Path(__file__).parents[1]
-WORK = ("--panels", "2400", "--shard-size", "60", "--seed", "3", "--workers", "2")
+WORK = ("--panels", "1200", "--shard-size", "30", "--seed", "3", "--workers", "2")
 COMMAND = ("fpcb", "generate", *WORK)
 TIMEOUT_S = 120.0
 
@@ -28,7 +29,8 @@ def undisturbed(cluster, tmp_path_factory):
 
 
 def files_of(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.parquet")}
+    whole = [path for path in folder.rglob("*.parquet") if not path.name.startswith(".")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in whole}
 
 
 class Driver:
@@ -98,6 +100,7 @@ def test_killed_worker_changes_no_byte(cluster, undisturbed, tmp_path, join_envi
         == (undisturbed[0])
     )
     assert files_of(tmp_path / "data") == undisturbed[1]
+    assert not list(tmp_path.rglob(".partial-*"))
 
 
 def test_killed_driver_goes_on_where_it_was(cluster, undisturbed, tmp_path, join_environment):
@@ -119,3 +122,35 @@ def test_killed_raylet_ends_in_an_error_and_the_rerun_goes_on(cluster, undisturb
     assert code == 1, said
     assert "Traceback" not in said
     assert_rerun_is_the_undisturbed(tmp_path / "data", undisturbed, 3)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of two megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if (
+        mount is None
+        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=2m", "none", disk]).returncode
+    ):
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_full_disk_is_named_and_what_is_finished_is_kept(cluster, undisturbed, small_disk):
+    filler = small_disk / "other people's files"
+    filler.write_bytes(bytes(1_300_000))
+    fewer = ("fpcb", "generate", "--panels", 150, "--shard-size", 10, "--seed", 3)
+    outcome = tenfold(*fewer, "--out", small_disk / "data")
+    assert outcome.code == 2
+    assert f"{small_disk}/data/panels: no room left to write" in outcome.err
+    assert "Traceback" not in outcome.err
+    done = set(files_of(small_disk))
+    assert done
+    filler.unlink()
+    again = tenfold(*fewer, "--out", small_disk / "data", "--json")
+    assert again.code == 0, again.err
+    assert "from an earlier run" in again.err
+    assert done < set(files_of(small_disk))
