@@ -125,6 +125,7 @@ def _environment(folder: Path) -> jinja2.Environment:
         "correlation": write_correlation,
         "bytes": write_bytes,
         "duration": write_duration,
+        "cut": lambda text, characters: cut(str(text), characters),
         "visible": lambda text: visible(str(text)),
         "script_hash": _script_hash,
     }

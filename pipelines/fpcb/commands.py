@@ -11,6 +11,7 @@ from pipelines.fpcb.exchange import export_data, import_data
 from pipelines.fpcb.generate import generate_panels
 from pipelines.fpcb.make_features import make_features
 from pipelines.fpcb.population import SPLITS
+from pipelines.fpcb.quality import write_quality
 from pipelines.terminal import Json, group, print_json, print_rows
 
 app = group("Bending trajectories of circuit boards to cracked panels.")
@@ -97,6 +98,26 @@ def fpcb_export(
         print_json(result)
     else:
         print(f"{result['bundles']:,} bundles: {result['folder']}")
+
+
+@app.command("report")
+def fpcb_report(
+    data: Annotated[str, typer.Argument(help="A data set.", show_default=False)],
+    *,
+    json_line: Json = False,
+) -> None:
+    """Write quality.html into a data set: classes, panels to look at, distributions, checks.
+
+    Example: `tenfold fpcb report data/panels`
+    """
+    numbers = write_quality(data)
+    if json_line:
+        print_json(numbers)
+        return
+    marks = {True: "sound", False: "look", None: "note"}
+    for check in numbers["checks"]:
+        print(f"{marks[check['sound']]:5}  {check['name']}: {check['text']}")
+    print(f"report: {numbers['report']}")
 
 
 def _show(data: DataSet, part: str, json_line: bool) -> None:

@@ -1,0 +1,500 @@
+"""`tenfold fpcb report`: what a data set of panels holds, and whether it is sound."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pipelines.fpcb.dataset import FEATURES, PANELS, UNKNOWN, DataSet
+from pipelines.fpcb.generate_config import GenerateConfig
+from pipelines.fpcb.generator import generate
+from pipelines.fpcb.panels import PanelBatch
+from pipelines.fpcb.population import SPLITS
+from pipelines.fpcb.quality_checks import (
+    CHANCE,
+    PERFECT,
+    Telling,
+    best_features,
+    cracks_show_early,
+    cues,
+    early_areas,
+    feature_areas,
+    nuisance_areas,
+)
+from pipelines.fpcb.quality_data import (
+    MEASURED_PANELS,
+    Duplicates,
+    Frames,
+    Rows,
+    feature_config,
+    generator_of,
+    measured_rows,
+    open_any,
+    read_frames,
+    read_rejects,
+    read_rows,
+    some_panels,
+)
+from pipelines.fpcb.quality_figures import (
+    Picture,
+    distributions,
+    motion_maps,
+    stepped_panel,
+    telling_map,
+)
+from pipelines.fpcb.scenarios import NAMES
+from pipelines.report_page import figure_json, flat_config, render_page
+from pipelines.report_text import cut, visible, write_count, write_percent
+
+REPORT = "quality.html"
+LISTED = 20  # duplicates and rejects
+_NAME_CHARACTERS, _REASON_CHARACTERS = 120, 240
+_PICTURED = 24  # panels of a scenario that one is picked from, where features are kept
+_COMPARED_EARLY = 8  # panels of a scenario, held against the good panels of their numbers
+_KEY_FEATURES = (
+    "kink_end_deg",
+    "change_peak",
+    "excess_max_rad_max",
+    "curvature_concentration_max",
+    "bend_end_deg",
+    "bend_rise_time_s",
+    "speed_mean_px_s_max",
+    "clamp_acceleration_px_s2_max",
+)
+_KEY_NUISANCES = ("n_points", "noise_px", "length_px", "px_per_mm", "metres_per_pixel", "fps")
+_CUES = ("kink_end_deg", "change_peak", "clamp_acceleration_px_s2_max")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Gathered:
+    """What was read of a data set; ``kept`` are rows of features, or of what was measured here."""
+
+    data: DataSet
+    config: GenerateConfig | None
+    kept: Rows
+    frames: Sequence[Frames]
+    panels: Mapping[str, Sequence[tuple[PanelBatch, pa.Table]]]
+    duplicates: Duplicates
+    rejects: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something held against the data: sound, not, or (None) for the reader to know."""
+
+    name: str
+    sound: bool | None
+    text: str
+
+
+def write_quality(folder: str) -> dict[str, Any]:
+    """Write ``quality.html`` into a data set with points, features, or both.
+
+    Returns
+    -------
+    dict
+        The numbers of the report, as JSON takes them.
+
+    Raises
+    ------
+    InputError
+        When the folder is no finished data set, or a file of it cannot be read.
+    """
+    found = gather(open_any(folder))
+    numbers = judge(found)
+    found.data.store.write_bytes(REPORT, render(found, numbers).encode())
+    return numbers
+
+
+def gather(data: DataSet) -> Gathered:
+    """Read what the report needs; see `pipelines.fpcb.quality_data` for how much that is."""
+    config = generator_of(data)
+    kept, duplicates = read_rows(data)
+    measured = bool(data.files(FEATURES))
+    count = _PICTURED if measured else MEASURED_PANELS
+    panels = some_panels(data, config, kept.known, count)
+    frames = [*read_frames(data)] if measured else []
+    if not measured:
+        kept, frames = measured_rows(panels, feature_config(data))
+    return Gathered(
+        data=data,
+        config=config,
+        kept=kept,
+        frames=frames,
+        panels=panels,
+        duplicates=duplicates,
+        rejects=read_rejects(data),
+    )
+
+
+def judge(found: Gathered) -> dict[str, Any]:
+    """Return the numbers of the report."""
+    data, about = found.data, found.data.about
+    not_test = found.kept.where((found.kept.known["split"] != "test").to_numpy())
+    parts = {part: about[part] for part in (PANELS, FEATURES) if part in about}
+    early = early_areas(found.frames, found.config, feature_config(data).reach_frames)
+    numbers = {
+        "data": data.store.uri,
+        "report": f"{data.store.uri}/{REPORT}",
+        "panels": data.n_panels,
+        "counts": dict(about["counts"]),
+        "digests": {part: files["digest"] for part, files in parts.items()},
+        "files": sum(len(files["files"]) for files in parts.values()),
+        "bytes": sum(files["bytes"] for files in parts.values()),
+        "seed": found.config.seed if found.config else None,
+        "feature_version": about.get("feature_version"),
+        "measured": len(found.kept),
+        "rejected": len(found.rejects),
+        "rejected_for": dict(Counter(found.rejects["reason"]).most_common()),
+        "duplicates": {
+            "compared": found.duplicates.compared,
+            "by": found.duplicates.by,
+            "groups": len(found.duplicates.groups),
+            "panels": found.duplicates.panels,
+            "across_splits": found.duplicates.across_splits,
+        },
+        "best_features": [asdict(one) for one in best_features(not_test)],
+        "nuisances": [_with_verdict(one) for one in nuisance_areas(found.kept)],
+        "before_the_crack": [_with_verdict(one) for one in early],
+        "differ_before_the_crack": _differ_early(found),
+        "cues": _cue_rows(found, not_test),
+    }
+    return numbers | {"checks": [asdict(check) for check in _checks(found, numbers)]}
+
+
+def render(found: Gathered, numbers: Mapping[str, Any]) -> str:
+    """Return the report as one self-contained HTML document."""
+    data = found.data
+    pictures = [picture for name in found.panels if (picture := _picture(found, name))]
+    best = [one["feature"] for one in numbers["best_features"]]
+    features = [*dict.fromkeys([*best, *_KEY_FEATURES])][: len(_KEY_FEATURES)]
+    not_test = found.kept.where((found.kept.known["split"] != "test").to_numpy())
+    return render_page(
+        Path(__file__).with_name("quality.html"),
+        title=visible("/".join(data.store.path.split("/")[-2:])),
+        numbers=numbers,
+        counts=_count_rows(found),
+        splits=_splits(numbers["counts"]),
+        scenes=[
+            {
+                "id": f"scenario-{name.replace('_', '-')}",
+                "name": visible(picture.scenario.replace("_", " ")),
+                "picture": picture,
+                "panel": figure_json(stepped_panel(picture)),
+                "maps": figure_json(motion_maps(picture)),
+            }
+            for name, picture in ((one.scenario, one) for one in pictures)
+        ],
+        distributions=figure_json(distributions(found.kept, features, _nuisances(found.kept))),
+        telling=figure_json(telling_map(feature_areas(not_test))),
+        duplicates=found.duplicates.groups[:LISTED],
+        rejects=found.rejects.head(LISTED).to_dict("records"),
+        camera=_camera(found),
+        name_characters=_NAME_CHARACTERS,
+        reason_characters=_REASON_CHARACTERS,
+        options=flat_config(
+            {
+                name: data.about[name]
+                for name in ("generator", "features_of", "source")
+                if name in data.about
+            }
+        ),
+    )
+
+
+def _checks(found: Gathered, numbers: Mapping[str, Any]) -> list[Check]:
+    return [
+        _check_splits(numbers["counts"]),
+        _check_duplicates(found.duplicates),
+        *_check_again(found),
+        _check_areas(
+            "Nuisances",
+            numbers["nuisances"],
+            "Nothing about the camera, the process or the sampling tells cracked panels from good",
+            "gives cracked panels away",
+        ),
+        *_check_early(numbers),
+        _check_best(numbers["best_features"]),
+        *_check_camera(numbers["cues"]),
+        Check(
+            "Rejects",
+            None if numbers["rejected"] else True,
+            f"{write_count(numbers['rejected'])} bundles were left out; see below."
+            if numbers["rejected"]
+            else "Nothing was left out.",
+        ),
+    ]
+
+
+def _check_splits(counts: Mapping[str, int]) -> Check:
+    table = pd.Series(counts).rename_axis("group").reset_index(name="n")
+    table[["split", "scenario"]] = table["group"].str.split("/", expand=True)
+    wide = table.pivot_table(index="scenario", columns="split", values="n", fill_value=0)
+    if set(wide.columns) == {UNKNOWN}:
+        return Check("Splits", None, "No panel says which split it belongs to.")
+    shares = wide.sum() / wide.to_numpy().sum()
+    away = (wide - np.outer(wide.sum(axis=1), shares)).abs().to_numpy().max()
+    text = ", ".join(f"{write_percent(shares[s])} {s}" for s in _splits(counts))
+    # Whole panels cannot be shared out more evenly than to about one of each scenario and split.
+    even = bool(away <= max(1.5, 0.02 * wide.to_numpy().sum() / wide.size))
+    how = (
+        "every scenario alike, to the panel" if even else f"up to {away:.0f} panels off the shares"
+    )
+    return Check("Splits", even, f"{text}; {how}.")
+
+
+def _check_duplicates(duplicates: Duplicates) -> Check:
+    what = "features (the same points, wherever in the image)"
+    what = what if duplicates.by == FEATURES else "points"
+    compared = f"{write_count(duplicates.compared)} of {write_count(duplicates.of)} panels compared"
+    if not duplicates.groups:
+        whole = duplicates.compared == duplicates.of
+        fix = "" if whole else " Make the features, and all are compared in seconds."
+        return Check(
+            "Duplicates", True if whole else None, f"No two have equal {what}; {compared}.{fix}"
+        )
+    text = f"{write_count(duplicates.panels)} repeat the {what} of another; {compared}."
+    if duplicates.across_splits:
+        text += f" {write_count(duplicates.across_splits)} groups reach across splits."
+    return Check("Duplicates", False, text)
+
+
+def _check_again(found: Gathered) -> list[Check]:
+    """Make one panel of each scenario again: do the options still give what is on disk?"""
+    if found.config is None:
+        return []
+    same = tried = 0
+    for batches in found.panels.values():
+        if not batches:
+            continue
+        batch, _ = batches[0]
+        number = int(batch.number[0])
+        if found.data.files(PANELS):
+            again, _ = generate(found.config, [number])
+            count = int(batch.n_points[0])
+            equal = np.array_equal(again.points[0], batch.points[0, :, :, :count])
+        else:
+            again_rows, _ = measured_rows(
+                {"": [generate(found.config, [number])]}, feature_config(found.data)
+            )
+            stored = found.kept.values[(found.kept.known["number"] == number).to_numpy()]
+            equal = np.array_equal(stored, again_rows.values, equal_nan=True)
+        same, tried = same + equal, tried + 1
+    text = f"{same} of {tried} panels, one a scenario, made again from the options, are the same."
+    if same < tried:
+        text += " The generator or the features have changed since; pictures show the new ones."
+    return [Check("Made again", same == tried, text)]
+
+
+def _check_areas(name: str, said: Sequence[Mapping[str, Any]], sound: str, not_so: str) -> Check:
+    if not said:
+        return Check(name, None, "Too few labelled panels to say.")
+    bad = [one for one in said if one["gives_away"]]
+    if bad:
+        listed = "; ".join(
+            f"{one['feature']} (AUC {one['auc']:.3f} for {one['scenario']})" for one in bad
+        )
+        return Check(name, False, f"A number that should not {not_so}: {listed}.")
+    most = max(said, key=lambda one: one["auc"])
+    limit = max(CHANCE, most["limit"])
+    return Check(
+        name,
+        True,
+        f"{sound}: the largest AUC of all tried is {most['auc']:.3f} ({most['feature']} for "
+        f"{most['scenario']}), which chance explains (up to {0.5 + limit:.3f} with "
+        f"{write_count(most['n_bad'])} panels of it).",
+    )
+
+
+def _check_early(numbers: Mapping[str, Any]) -> list[Check]:
+    checks = []
+    if (early := numbers["differ_before_the_crack"]) is not None and early["of"]:
+        text = "are, before their crack, the good panel of their number to the byte."
+        same = early["of"] - early["differ"]
+        checks.append(
+            Check("Before the crack", same == early["of"], f"{same} of {early['of']} panels {text}")
+        )
+    if numbers["before_the_crack"]:
+        checks.append(
+            _check_areas(
+                "Frames before the crack",
+                numbers["before_the_crack"],
+                "No feature of a frame tells which panel will crack",
+                "tells a cracked panel before it cracks",
+            )
+        )
+    return checks
+
+
+def _check_best(best: Sequence[Mapping[str, Any]]) -> Check:
+    if not best:
+        return Check("Single features", None, "Too few labelled panels to say.")
+    perfect = [one for one in best if one["auc"] >= PERFECT]
+    if not perfect:
+        most = max(best, key=lambda one: one["auc"])
+        text = f"None tells a scenario perfectly: {most['feature']} comes to {most['auc']:.3f}."
+        return Check("Single features", True, text)
+    listed = ", ".join(f"{one['scenario']} ({one['feature']} {one['auc']:.3f})" for one in perfect)
+    return Check(
+        "Single features",
+        False,
+        f"One number alone tells {listed} from good panels: a detector proves little on these. "
+        "Ask for smaller cracks (--severity, --scenario kink) to find its limit.",
+    )
+
+
+def _check_camera(rows: Sequence[Mapping[str, Any]]) -> list[Check]:
+    hidden = [row["scenario"] for row in rows if row.get("shake") and not row["shake"]["visible"]]
+    if not hidden:
+        return []
+    listed = ", ".join(hidden)
+    text = f"The shake after a crack is out of this camera's sight: {listed}. See below."
+    return [Check("Camera", None, text)]
+
+
+def _with_verdict(one: Telling) -> dict[str, Any]:
+    return asdict(one) | {"gives_away": one.gives_away}
+
+
+def _differ_early(found: Gathered) -> dict[str, int] | None:
+    """Hold panels that crack against the good panels of their numbers, up to the crack."""
+    if found.config is None:
+        return None
+    known = found.kept.known
+    dated = known[(known["label"] == 1) & known["crack_frame"].notna()]
+    dated = dated[dated["scenario"] != "pre_damage"]
+    numbers = dated.groupby("scenario")["number"].head(_COMPARED_EARLY).to_numpy()
+    if not numbers.size:
+        return None
+    differ, of = cracks_show_early(found.config, sorted(numbers.tolist()))
+    return {"differ": differ, "of": of}
+
+
+def _cue_rows(found: Gathered, rows: Rows) -> list[dict[str, Any]]:
+    """Return what is known of each crack's cues, and how well a feature tells each."""
+    table = feature_areas(rows)
+    shakes = {}
+    if found.config is not None:
+        shakes = {row["scenario"]: row for row in cues(found.config, rows)}
+    found_rows = []
+    for scenario in [name for name in NAMES if name in table.columns]:
+        own = rows.known[rows.known["scenario"] == scenario]
+        hinge = own["hinge_deg"].quantile([0.05, 0.5, 0.95]) if "hinge_deg" in own else None
+        found_rows.append(
+            {
+                "scenario": scenario,
+                "hinge_deg": None if hinge is None else [float(value) for value in hinge],
+                "auc": {name: float(table.loc[name, scenario]) for name in _CUES},
+                "shake": shakes.get(scenario),
+            }
+        )
+    return found_rows
+
+
+def _picture(found: Gathered, scenario: str) -> Picture | None:
+    """Return the panel of middling severity among those read of a scenario."""
+    if not found.panels[scenario]:
+        return None
+    batch, truth = max(found.panels[scenario], key=lambda pair: len(pair[0]))
+    known = truth.to_pandas()
+    row = 0
+    if "severity" in known and known["severity"].notna().any():
+        row = int((known["severity"] - known["severity"].median()).abs().to_numpy().argmin())
+    one = known.iloc[row].to_dict()
+    one = {name: None if pd.isna(value) else value for name, value in one.items()}
+    bad = one.get("label") == 1
+    number = int(batch.number[row])
+    twin = None
+    if bad and found.config is not None:
+        twin, _ = generate(replace(found.config, scenario="normal"), [number])
+    return Picture(
+        scenario=scenario,
+        title=_title(one, number, float(batch.fps[row])),
+        bad=bad,
+        panel=_only(batch, row),
+        twin=twin,
+        crack_frame=_whole(one.get("crack_frame")),
+        damage_frame=_whole(one.get("damage_frame", one.get("crack_frame"))),
+        crack_place=one.get("crack_place"),
+        config=feature_config(found.data),
+    )
+
+
+def _only(batch: PanelBatch, row: int) -> PanelBatch:
+    own = slice(row, row + 1)
+    return PanelBatch(
+        batch.number[own],
+        batch.points[own],
+        batch.n_points[own],
+        batch.fps[own],
+        batch.metres_per_pixel[own],
+    )
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _title(one: Mapping[str, Any], number: int, fps: float) -> str:
+    said = [f"Panel {number}"]
+    if one.get("name"):
+        said.append(cut(str(one["name"]), _NAME_CHARACTERS))
+    if one.get("split"):
+        said.append(f"{one['split']} split")
+    if (crack := one.get("crack_frame")) is not None:
+        event = "came in damaged, jolts" if one.get("damage_frame") == 0 else "cracks"
+        where = f" at {one['crack_place']:.2f} of its length" if one.get("crack_place") else ""
+        said.append(f"{event} in frame {int(crack)} ({crack / fps:.2f} s){where}")
+    if one.get("severity") is not None:
+        said.append(f"severity {one['severity']:.2f}")
+    if one.get("hinge_deg") is not None:
+        said.append(f"hinge of {one['hinge_deg']:.1f}° when fully bent")
+    return " · ".join(said)
+
+
+def _nuisances(rows: Rows) -> list[str]:
+    known = [name for name in _KEY_NUISANCES if name in rows.known]
+    spread = [name for name in known if rows.known[name].nunique() > 1]
+    return spread[:4]
+
+
+def _splits(counts: Mapping[str, int]) -> list[str]:
+    there = {name.split("/")[0] for name in counts}
+    return [split for split in (*SPLITS, UNKNOWN) if split in there]
+
+
+def _count_rows(found: Gathered) -> list[dict[str, Any]]:
+    counts, total = found.data.about["counts"], found.data.n_panels
+    label = found.kept.known.groupby("scenario")["label"].max()
+    rows: dict[str, dict[str, Any]] = {}
+    for name, count in counts.items():
+        split, scenario = name.split("/")
+        rows.setdefault(scenario, {})[split] = count
+    order = [name for name in (*NAMES, UNKNOWN) if name in rows]
+    words = {0.0: "good", 1.0: "cracked"}
+    return [
+        {
+            "scenario": name,
+            "label": words.get(label.get(name, np.nan), "not known"),
+            "counts": rows[name],
+            "n": sum(rows[name].values()),
+            "share": sum(rows[name].values()) / total,
+        }
+        for name in order
+    ]
+
+
+def _camera(found: Gathered) -> dict[str, Any]:
+    """Return the range of frame rates and scales of the panels."""
+    known = found.kept.known
+    scale = known["metres_per_pixel"].dropna()
+    return {
+        "fps": sorted({float(known["fps"].min()), float(known["fps"].max())}),
+        "px_per_mm": [] if scale.empty else sorted({1e-3 / scale.max(), 1e-3 / scale.min()}),
+        "noise_px": None if "noise_px" not in known else float(known["noise_px"].median()),
+    }
