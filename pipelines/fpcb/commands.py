@@ -11,7 +11,6 @@ from pipelines.fpcb.exchange import export_data, import_data
 from pipelines.fpcb.generate import generate_panels
 from pipelines.fpcb.make_features import make_features
 from pipelines.fpcb.population import SPLITS
-from pipelines.fpcb.quality import write_quality
 from pipelines.terminal import Json, group, print_json, print_rows
 
 app = group("Bending trajectories of circuit boards to cracked panels.")
@@ -110,6 +109,8 @@ def fpcb_report(
 
     Example: `tenfold fpcb report data/panels`
     """
+    from pipelines.fpcb.quality import write_quality  # plots take a second to load
+
     numbers = write_quality(data)
     if json_line:
         print_json(numbers)

@@ -17,6 +17,7 @@ from pipelines.fpcb.panels import PanelBatch
 from pipelines.fpcb.population import SPLITS
 from pipelines.fpcb.quality_checks import (
     CHANCE,
+    KEY_FEATURES,
     PERFECT,
     Telling,
     best_features,
@@ -56,16 +57,6 @@ LISTED = 20  # duplicates and rejects
 _NAME_CHARACTERS, _REASON_CHARACTERS = 120, 240
 _PICTURED = 24  # panels of a scenario that one is picked from, where features are kept
 _COMPARED_EARLY = 8  # panels of a scenario, held against the good panels of their numbers
-_KEY_FEATURES = (
-    "kink_end_deg",
-    "change_peak",
-    "excess_max_rad_max",
-    "curvature_concentration_max",
-    "bend_end_deg",
-    "bend_rise_time_s",
-    "speed_mean_px_s_max",
-    "clamp_acceleration_px_s2_max",
-)
 _KEY_NUISANCES = ("n_points", "noise_px", "length_px", "px_per_mm", "metres_per_pixel", "fps")
 _CUES = ("kink_end_deg", "change_peak", "clamp_acceleration_px_s2_max")
 
@@ -170,9 +161,11 @@ def judge(found: Gathered) -> dict[str, Any]:
 def render(found: Gathered, numbers: Mapping[str, Any]) -> str:
     """Return the report as one self-contained HTML document."""
     data = found.data
-    pictures = [picture for name in found.panels if (picture := _picture(found, name))]
+    drawn = [picture for name in found.panels if (picture := _picture(found, name))]
+    order = (*NAMES, UNKNOWN)
+    pictures = sorted(drawn, key=lambda one: (not one.bad, order.index(one.scenario)))
     best = [one["feature"] for one in numbers["best_features"]]
-    features = [*dict.fromkeys([*best, *_KEY_FEATURES])][: len(_KEY_FEATURES)]
+    features = [*dict.fromkeys([*best, *KEY_FEATURES])][: len(KEY_FEATURES)]
     not_test = found.kept.where((found.kept.known["split"] != "test").to_numpy())
     return render_page(
         Path(__file__).with_name("quality.html"),
@@ -182,13 +175,13 @@ def render(found: Gathered, numbers: Mapping[str, Any]) -> str:
         splits=_splits(numbers["counts"]),
         scenes=[
             {
-                "id": f"scenario-{name.replace('_', '-')}",
-                "name": visible(picture.scenario.replace("_", " ")),
+                "id": f"scenario-{picture.scenario.replace('_', '-')}",
+                "name": picture.scenario.replace("_", " "),
                 "picture": picture,
                 "panel": figure_json(stepped_panel(picture)),
                 "maps": figure_json(motion_maps(picture)),
             }
-            for name, picture in ((one.scenario, one) for one in pictures)
+            for picture in pictures
         ],
         distributions=figure_json(distributions(found.kept, features, _nuisances(found.kept))),
         telling=figure_json(telling_map(feature_areas(not_test))),

@@ -26,6 +26,18 @@ from pipelines.fpcb.variation import CAMERA_MODES, Nuisances
 Floats = npt.NDArray[np.floating]
 
 LEAST_PANELS = 8  # of a class, for an area to say anything
+KEY_FEATURES = (
+    "kink_end_deg",
+    "change_peak",
+    "excess_max_rad_max",
+    "curvature_concentration_max",
+    "bend_end_deg",
+    "bend_rise_time_s",
+    "speed_mean_px_s_max",
+    "clamp_acceleration_px_s2_max",
+)
+"""Panel features with a plain meaning: hinge, jolt, bend, motion, shake."""
+
 CHANCE = 0.05  # how far from a half an area may be and still count as chance
 PERFECT = 0.995  # from here on one number does the work of a detector
 _ERROR_RATE = 0.01  # of an alarm about a data set in which nothing tells
@@ -92,9 +104,12 @@ def best_features(rows: Rows) -> list[Telling]:
     chosen, measured = feature_areas(rows.where(even)), feature_areas(rows.where(~even))
     good = _good(rows.where(~even))
     counts = {name: len(bad) for name, bad in _cracked(rows.where(~even))}
+    # Of equals, one with a plain meaning.
+    order = sorted(chosen.index, key=lambda name: name not in KEY_FEATURES)
     found = []
     for scenario in chosen.columns.intersection(measured.columns):
-        feature = str((chosen[scenario] - 0.5).abs().idxmax())
+        away = (chosen[scenario] - 0.5).abs().loc[order]
+        feature = str(away.idxmax())
         sign = 1 if chosen.loc[feature, scenario] >= 0.5 else -1
         auc = float(measured.loc[feature, scenario])
         found.append(_telling(scenario, feature, auc, sign, counts[scenario], len(good)))

@@ -12,12 +12,15 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from pipelines.fpcb.dataset import UNKNOWN
 from pipelines.fpcb.feature_table import COLUMNS, names
 from pipelines.fpcb.features import FeatureConfig, Features, extract
 from pipelines.fpcb.kinematics import derivatives
 from pipelines.fpcb.panels import PanelBatch
 from pipelines.fpcb.places import place_means
+from pipelines.fpcb.quality_checks import KEY_FEATURES
 from pipelines.fpcb.quality_data import Rows
+from pipelines.fpcb.scenarios import NAMES
 from pipelines.report_page import BLUE, GREY, ORANGE, RED, finish
 from pipelines.report_text import label
 
@@ -30,6 +33,7 @@ _VELOCITY_S, _ACCELERATION_S2 = 0.15, 0.02  # px of arrow for a px/s, a px/s²
 _GHOSTS = 8
 _VIOLIN_PANELS = 300
 _UNIT_IN_NAME = re.compile(r"_(per_)?(px|deg|rad|m|s)(_s)?[234]?(?=_|$|,)")
+_MARK = "#5b6573"
 _DIVERGING = [[0.0, "#2f6db3"], [0.5, "#f4f4f2"], [1.0, "#c4662a"]]
 
 
@@ -99,14 +103,17 @@ def stepped_panel(picture: Picture) -> go.Figure:
     for at in np.linspace(0, len(picture.seconds) - 1, _GHOSTS).astype(int):
         _line(figure, panel[:, at], GREY, 1, "", opacity=0.35, hoverinfo="skip", showlegend=False)
     still = len(figure.data)
-    moving = _moving(picture, panel, twin, place, 0)
+    # Open where there is most to see: as it cracks, or midway.
+    seen = picture.crack_frame + 1 if picture.crack_frame is not None else len(picture.seconds) // 2
+    seen = min(seen, len(picture.seconds) - 1)
+    moving = _moving(picture, panel, twin, place, seen)
     for trace in moving:
         figure.add_trace(trace, 1, 1)
     _draw_series(figure, picture)
     cursors = _cursors(figure)
     where = [*range(still, still + len(moving)), *range(len(figure.data), len(figure.data) + 2)]
     for row, (low, high) in enumerate(cursors, start=1):
-        figure.add_trace(_cursor(picture.seconds[0], low, high), row, 2)
+        figure.add_trace(_cursor(picture.seconds[seen], low, high), row, 2)
     figure.frames = [
         go.Frame(
             name=str(at),
@@ -120,7 +127,7 @@ def stepped_panel(picture: Picture) -> go.Figure:
     ]
     _image_axes(figure, [panel] if twin is None else [panel, twin])
     finish(figure, height=560)
-    _add_player(figure, picture)
+    _add_player(figure, picture, seen)
     return figure
 
 
@@ -145,7 +152,7 @@ def motion_maps(picture: Picture) -> go.Figure:
                     y=places.astype(np.float32),
                     coloraxis=f"coloraxis{k + 1}",
                     hovertemplate="%{x:.2f} s, place %{y:.2f}<br>"
-                    f"{_words(name)} %{{z:.3g}} {_unit('map', name)}<extra></extra>",
+                    f"{words(name)} %{{z:.3g}} {_unit('map', name)}<extra></extra>",
                 ),
                 row,
                 k + 1,
@@ -184,11 +191,17 @@ def distributions(rows: Rows, features: Sequence[str], nuisances: Sequence[str])
         low, high = np.min(ends, axis=0)[0], np.max(ends, axis=0)[1]
         margin = 0.05 * (high - low) or 1.0
         unit = _unit("panel", name) if name in features else _NUISANCE_UNITS.get(name, "")
-        title = label(_words(name), 44) + (f" ({unit})" if unit else "")
-        figure.update_xaxes(title=title, range=[low - margin, high + margin], row=row, col=column)
+        title = label(words(name), 44) + (f" ({unit})" if unit else "")
+        figure.update_xaxes(
+            title=title,
+            exponentformat="power",
+            range=[low - margin, high + margin],
+            row=row,
+            col=column,
+        )
     figure.update_yaxes(
         tickvals=list(range(len(order))),
-        ticktext=[label(_words(name)) for name, _ in order],
+        ticktext=[label(words(name)) for name, _ in order],
         range=[len(order) - 0.4, -0.6],
         showgrid=False,
     )
@@ -196,29 +209,29 @@ def distributions(rows: Rows, features: Sequence[str], nuisances: Sequence[str])
     return finish(figure, height=90 + n_rows * (90 + 26 * len(order)))
 
 
-def telling_map(table: pd.DataFrame, shown: int = 16) -> go.Figure | None:
-    """Draw how well single features tell each cracked scenario: the ``shown`` best of them."""
+def telling_map(table: pd.DataFrame) -> go.Figure | None:
+    """Draw how well single features tell each cracked scenario: the key ones, and the best."""
     if table.empty or not len(table.columns):
         return None
     away = (table - 0.5).abs()
     # Each scenario's own best come first, so that none is crowded out by an easier one.
     rank = away.rank(ascending=False, method="first").min(axis=1)
-    best = rank.sort_values(kind="stable").index[:shown]
-    best = away.loc[best].mean(axis=1).sort_values(kind="stable").index
-    values = 0.5 + away.loc[best]
-    signs = np.where(table.loc[best] >= 0.5, "large values tell", "small values tell")
+    best = [name for name in rank.sort_values(kind="stable").index if name not in KEY_FEATURES]
+    key = [name for name in KEY_FEATURES if name in table.index]
+    shown = [*reversed(best[: len(KEY_FEATURES)]), *reversed(key)]
+    values = 0.5 + away.loc[shown]
     figure = go.Figure(
         go.Heatmap(
             z=values.to_numpy(np.float32),
-            x=[label(_words(name)) for name in values.columns],
-            y=[label(_words(name), 44) for name in values.index],
-            customdata=signs,
+            x=[label(words(name)) for name in values.columns],
+            y=[label(words(name), 44) for name in values.index],
+            customdata=np.where(table.loc[shown] >= 0.5, "large values tell", "small values tell"),
             texttemplate="%{z:.3f}",
             textfont={"size": 11},
             colorscale=[[0, "#f1f2f3"], [0.5, "#9dbfe2"], [1, "#3f7fc4"]],
             zmin=0.5,
             zmax=1.0,
-            colorbar={"title": {"text": "ROC AUC"}, "thickness": 10, "outlinewidth": 0},
+            showscale=False,
             hovertemplate="%{y}<br>%{x}: AUC %{z:.3f}, %{customdata}<extra></extra>",
             xgap=2,
             ygap=2,
@@ -226,7 +239,8 @@ def telling_map(table: pd.DataFrame, shown: int = 16) -> go.Figure | None:
     )
     figure.update_xaxes(side="top", showgrid=False, tickangle=0)
     figure.update_yaxes(showgrid=False)
-    return finish(figure, height=90 + 24 * len(values))
+    finish(figure, height=72 + 24 * len(values))
+    return figure.update_layout(margin={"b": 12})
 
 
 _NUISANCE_UNITS = {
@@ -321,7 +335,7 @@ def _draw_series(figure: go.Figure, picture: Picture) -> None:
                     mode="lines",
                     line={"color": color, "width": width},
                     showlegend=False,
-                    hovertemplate=f"%{{x:.2f}} s<br>{_words(name)} %{{y:.2f}} deg<extra></extra>",
+                    hovertemplate=f"%{{x:.2f}} s<br>{words(name)} %{{y:.2f}} deg<extra></extra>",
                     row=row,
                     col=2,
                 )
@@ -332,7 +346,7 @@ def _draw_series(figure: go.Figure, picture: Picture) -> None:
                 row=row,
                 col=2,
             )
-        figure.update_yaxes(title=f"{_words(name)} (deg)", row=row, col=2)
+        figure.update_yaxes(title=f"{words(name)} (deg)", row=row, col=2)
     figure.update_xaxes(title="time (s)", row=2, col=2)
 
 
@@ -366,7 +380,7 @@ def _image_axes(figure: go.Figure, curves: Sequence[npt.NDArray[np.int16]]) -> N
     )
 
 
-def _add_player(figure: go.Figure, picture: Picture) -> None:
+def _add_player(figure: go.Figure, picture: Picture, seen: int) -> None:
     step_ms = 1000 / float(picture.panel.fps[0])
     still = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}}
     still["transition"] = {"duration": 0}
@@ -396,7 +410,7 @@ def _add_player(figure: go.Figure, picture: Picture) -> None:
         ],
         sliders=[
             {
-                "x": 0.3, "len": 0.7, "y": 0, "pad": {"t": 48}, "steps": steps, "active": 0,
+                "x": 0.3, "len": 0.7, "y": 0, "pad": {"t": 48}, "steps": steps, "active": seen,
                 "ticklen": 0, "minorticklen": 0,
                 "currentvalue": {"prefix": "frame ", "font": {"color": GREY, "size": 13}},
                 "font": {"color": "rgba(0,0,0,0)", "size": 1},
@@ -428,7 +442,7 @@ def _coloraxis(figure: go.Figure, name: str, k: int, reach: float) -> dict[str, 
         "colorbar": {
             "orientation": "h", "x": (left + right) / 2, "len": right - left - 0.01, "y": 1.0,
             "yanchor": "bottom", "thickness": 8, "outlinewidth": 0, "nticks": 5,
-            "title": {"text": f"{_words(name)} ({_unit('map', name)})", "side": "top"},
+            "title": {"text": f"{words(name)} ({_unit('map', name)})", "side": "top"},
         },
     }  # fmt: skip
 
@@ -445,7 +459,12 @@ def _curve(batch: PanelBatch) -> npt.NDArray[np.int16]:
 def _scenarios(known: pd.DataFrame) -> list[tuple[str, bool]]:
     """Return the scenarios, good ones first, and whether each is of cracked panels."""
     bad = known.groupby("scenario")["label"].max() == 1
-    return sorted(((str(name), bool(value)) for name, value in bad.items()), key=lambda x: x[::-1])
+    order = sorted(
+        (bool(bad[name]), place, name)
+        for place, name in enumerate((*NAMES, UNKNOWN))
+        if name in bad
+    )
+    return [(name, value) for value, _, name in order]
 
 
 def _violin(
@@ -496,7 +515,7 @@ def _medians(
 
 
 def _mark(symbol: str) -> dict[str, Any]:
-    return {"symbol": symbol, "size": 6, "color": GREY, "line": {"width": 1.5, "color": GREY}}
+    return {"symbol": symbol, "size": 7, "color": _MARK, "line": {"width": 1.5, "color": _MARK}}
 
 
 def _legend(figure: go.Figure) -> None:
@@ -509,7 +528,7 @@ def _legend(figure: go.Figure) -> None:
         )
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
     """Return a column's name as words, without its unit."""
     return _UNIT_IN_NAME.sub("", name).replace("_", " ")
 
