@@ -7,7 +7,7 @@ Colours of text and grid in plots are left to the page, which knows light from d
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 import plotly.graph_objects as go
 from markupsafe import Markup
+from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from pipelines.report_text import (
@@ -64,11 +65,21 @@ def finish(figure: go.Figure, height: int) -> go.Figure:
     return figure
 
 
-def figure_json(figure: go.Figure | None) -> dict[str, Any] | None:
-    """Return a figure as JSON that is safe in a script element, and its height in pixels."""
+def figure_json(
+    figure: go.Figure | None, frames: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any] | None:
+    """Return a figure as JSON that is safe in a script element, and its height in pixels.
+
+    Parameters
+    ----------
+    figure : Figure or None
+    frames : sequence of dict
+        Of an animation, as plotly.js takes them. They are not checked: plotly takes a second for
+        what holds a hundred of them.
+    """
     if figure is None:
         return None
-    text = str(figure.to_json())
+    text = str(to_json_plotly({**figure.to_dict(), "frames": frames} if frames else figure))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     json_text = Markup(text)  # noqa: S704 - JSON without a character that could end the element

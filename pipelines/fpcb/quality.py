@@ -14,11 +14,8 @@ from pipelines.fpcb.dataset import FEATURES, PANELS, UNKNOWN, DataSet
 from pipelines.fpcb.generate_config import GenerateConfig
 from pipelines.fpcb.generator import generate
 from pipelines.fpcb.panels import PanelBatch
-from pipelines.fpcb.population import SPLITS
 from pipelines.fpcb.quality_checks import (
-    CHANCE,
     KEY_FEATURES,
-    PERFECT,
     Telling,
     best_features,
     cracks_show_early,
@@ -41,16 +38,12 @@ from pipelines.fpcb.quality_data import (
     read_rows,
     some_panels,
 )
-from pipelines.fpcb.quality_figures import (
-    Picture,
-    distributions,
-    motion_maps,
-    stepped_panel,
-    telling_map,
-)
+from pipelines.fpcb.quality_figures import distributions, telling_map
+from pipelines.fpcb.quality_pictures import Picture, motion_maps, stepped_panel
+from pipelines.fpcb.quality_verdicts import checks, splits_of
 from pipelines.fpcb.scenarios import NAMES
 from pipelines.report_page import figure_json, flat_config, render_page
-from pipelines.report_text import cut, visible, write_count, write_percent
+from pipelines.report_text import cut, visible
 
 REPORT = "quality.html"
 LISTED = 20  # duplicates and rejects
@@ -72,15 +65,6 @@ class Gathered:
     panels: Mapping[str, Sequence[tuple[PanelBatch, pa.Table]]]
     duplicates: Duplicates
     rejects: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Check:
-    """Something held against the data: sound, not, or (None) for the reader to know."""
-
-    name: str
-    sound: bool | None
-    text: str
 
 
 def write_quality(folder: str) -> dict[str, Any]:
@@ -144,6 +128,7 @@ def judge(found: Gathered) -> dict[str, Any]:
         "rejected_for": dict(Counter(found.rejects["reason"]).most_common()),
         "duplicates": {
             "compared": found.duplicates.compared,
+            "of": found.duplicates.of,
             "by": found.duplicates.by,
             "groups": len(found.duplicates.groups),
             "panels": found.duplicates.panels,
@@ -153,9 +138,10 @@ def judge(found: Gathered) -> dict[str, Any]:
         "nuisances": [_with_verdict(one) for one in nuisance_areas(found.kept)],
         "before_the_crack": [_with_verdict(one) for one in early],
         "differ_before_the_crack": _differ_early(found),
+        "made_again": _made_again(found),
         "cues": _cue_rows(found, not_test),
     }
-    return numbers | {"checks": [asdict(check) for check in _checks(found, numbers)]}
+    return numbers | {"checks": [asdict(check) for check in checks(numbers)]}
 
 
 def render(found: Gathered, numbers: Mapping[str, Any]) -> str:
@@ -172,13 +158,13 @@ def render(found: Gathered, numbers: Mapping[str, Any]) -> str:
         title=visible("/".join(data.store.path.split("/")[-2:])),
         numbers=numbers,
         counts=_count_rows(found),
-        splits=_splits(numbers["counts"]),
+        splits=splits_of(numbers["counts"]),
         scenes=[
             {
                 "id": f"scenario-{picture.scenario.replace('_', '-')}",
                 "name": picture.scenario.replace("_", " "),
                 "picture": picture,
-                "panel": figure_json(stepped_panel(picture)),
+                "panel": figure_json(*stepped_panel(picture)),
                 "maps": figure_json(motion_maps(picture)),
             }
             for picture in pictures
@@ -200,158 +186,26 @@ def render(found: Gathered, numbers: Mapping[str, Any]) -> str:
     )
 
 
-def _checks(found: Gathered, numbers: Mapping[str, Any]) -> list[Check]:
-    return [
-        _check_splits(numbers["counts"]),
-        _check_duplicates(found.duplicates),
-        *_check_again(found),
-        _check_areas(
-            "Nuisances",
-            numbers["nuisances"],
-            "Nothing about the camera, the process or the sampling tells cracked panels from good",
-            "gives cracked panels away",
-        ),
-        *_check_early(numbers),
-        _check_best(numbers["best_features"]),
-        *_check_camera(numbers["cues"]),
-        Check(
-            "Rejects",
-            None if numbers["rejected"] else True,
-            f"{write_count(numbers['rejected'])} bundles were left out; see below."
-            if numbers["rejected"]
-            else "Nothing was left out.",
-        ),
-    ]
-
-
-def _check_splits(counts: Mapping[str, int]) -> Check:
-    table = pd.Series(counts).rename_axis("group").reset_index(name="n")
-    table[["split", "scenario"]] = table["group"].str.split("/", expand=True)
-    wide = table.pivot_table(index="scenario", columns="split", values="n", fill_value=0)
-    if set(wide.columns) == {UNKNOWN}:
-        return Check("Splits", None, "No panel says which split it belongs to.")
-    shares = wide.sum() / wide.to_numpy().sum()
-    away = (wide - np.outer(wide.sum(axis=1), shares)).abs().to_numpy().max()
-    text = ", ".join(f"{write_percent(shares[s])} {s}" for s in _splits(counts))
-    # Whole panels cannot be shared out more evenly than to about one of each scenario and split.
-    even = bool(away <= max(1.5, 0.02 * wide.to_numpy().sum() / wide.size))
-    how = (
-        "every scenario alike, to the panel" if even else f"up to {away:.0f} panels off the shares"
-    )
-    return Check("Splits", even, f"{text}; {how}.")
-
-
-def _check_duplicates(duplicates: Duplicates) -> Check:
-    what = "features (the same points, wherever in the image)"
-    what = what if duplicates.by == FEATURES else "points"
-    compared = f"{write_count(duplicates.compared)} of {write_count(duplicates.of)} panels compared"
-    if not duplicates.groups:
-        whole = duplicates.compared == duplicates.of
-        fix = "" if whole else " Make the features, and all are compared in seconds."
-        return Check(
-            "Duplicates", True if whole else None, f"No two have equal {what}; {compared}.{fix}"
-        )
-    text = f"{write_count(duplicates.panels)} repeat the {what} of another; {compared}."
-    if duplicates.across_splits:
-        text += f" {write_count(duplicates.across_splits)} groups reach across splits."
-    return Check("Duplicates", False, text)
-
-
-def _check_again(found: Gathered) -> list[Check]:
-    """Make one panel of each scenario again: do the options still give what is on disk?"""
-    if found.config is None:
-        return []
-    same = tried = 0
-    for batches in found.panels.values():
-        if not batches:
-            continue
-        batch, _ = batches[0]
-        number = int(batch.number[0])
-        if found.data.files(PANELS):
-            again, _ = generate(found.config, [number])
-            count = int(batch.n_points[0])
-            equal = np.array_equal(again.points[0], batch.points[0, :, :, :count])
-        else:
-            again_rows, _ = measured_rows(
-                {"": [generate(found.config, [number])]}, feature_config(found.data)
-            )
-            stored = found.kept.values[(found.kept.known["number"] == number).to_numpy()]
-            equal = np.array_equal(stored, again_rows.values, equal_nan=True)
-        same, tried = same + equal, tried + 1
-    text = f"{same} of {tried} panels, one a scenario, made again from the options, are the same."
-    if same < tried:
-        text += " The generator or the features have changed since; pictures show the new ones."
-    return [Check("Made again", same == tried, text)]
-
-
-def _check_areas(name: str, said: Sequence[Mapping[str, Any]], sound: str, not_so: str) -> Check:
-    if not said:
-        return Check(name, None, "Too few labelled panels to say.")
-    bad = [one for one in said if one["gives_away"]]
-    if bad:
-        listed = "; ".join(
-            f"{one['feature']} (AUC {one['auc']:.3f} for {one['scenario']})" for one in bad
-        )
-        return Check(name, False, f"A number that should not {not_so}: {listed}.")
-    most = max(said, key=lambda one: one["auc"])
-    limit = max(CHANCE, most["limit"])
-    return Check(
-        name,
-        True,
-        f"{sound}: the largest AUC of all tried is {most['auc']:.3f} ({most['feature']} for "
-        f"{most['scenario']}), which chance explains (up to {0.5 + limit:.3f} with "
-        f"{write_count(most['n_bad'])} panels of it).",
-    )
-
-
-def _check_early(numbers: Mapping[str, Any]) -> list[Check]:
-    checks = []
-    if (early := numbers["differ_before_the_crack"]) is not None and early["of"]:
-        text = "are, before their crack, the good panel of their number to the byte."
-        same = early["of"] - early["differ"]
-        checks.append(
-            Check("Before the crack", same == early["of"], f"{same} of {early['of']} panels {text}")
-        )
-    if numbers["before_the_crack"]:
-        checks.append(
-            _check_areas(
-                "Frames before the crack",
-                numbers["before_the_crack"],
-                "No feature of a frame tells which panel will crack",
-                "tells a cracked panel before it cracks",
-            )
-        )
-    return checks
-
-
-def _check_best(best: Sequence[Mapping[str, Any]]) -> Check:
-    if not best:
-        return Check("Single features", None, "Too few labelled panels to say.")
-    perfect = [one for one in best if one["auc"] >= PERFECT]
-    if not perfect:
-        most = max(best, key=lambda one: one["auc"])
-        text = f"None tells a scenario perfectly: {most['feature']} comes to {most['auc']:.3f}."
-        return Check("Single features", True, text)
-    listed = ", ".join(f"{one['scenario']} ({one['feature']} {one['auc']:.3f})" for one in perfect)
-    return Check(
-        "Single features",
-        False,
-        f"One number alone tells {listed} from good panels: a detector proves little on these. "
-        "Ask for smaller cracks (--severity, --scenario kink) to find its limit.",
-    )
-
-
-def _check_camera(rows: Sequence[Mapping[str, Any]]) -> list[Check]:
-    hidden = [row["scenario"] for row in rows if row.get("shake") and not row["shake"]["visible"]]
-    if not hidden:
-        return []
-    listed = ", ".join(hidden)
-    text = f"The shake after a crack is out of this camera's sight: {listed}. See below."
-    return [Check("Camera", None, text)]
-
-
 def _with_verdict(one: Telling) -> dict[str, Any]:
     return asdict(one) | {"gives_away": one.gives_away}
+
+
+def _made_again(found: Gathered) -> dict[str, int] | None:
+    """Make one panel of each scenario again, and count those that are the same as on disk."""
+    if found.config is None:
+        return None
+    same = tried = 0
+    for batch, _ in [batches[0] for batches in found.panels.values() if batches]:
+        number, count = int(batch.number[0]), int(batch.n_points[0])
+        again = generate(found.config, [number])
+        if found.data.files(PANELS):
+            equal = np.array_equal(again[0].points[0], batch.points[0, :, :, :count])
+        else:
+            measured, _ = measured_rows({"": [again]}, feature_config(found.data))
+            stored = found.kept.where((found.kept.known["number"] == number).to_numpy())
+            equal = np.array_equal(stored.values, measured.values, equal_nan=True)
+        same, tried = same + equal, tried + 1
+    return {"same": same, "of": tried}
 
 
 def _differ_early(found: Gathered) -> dict[str, int] | None:
@@ -454,11 +308,6 @@ def _nuisances(rows: Rows) -> list[str]:
     known = [name for name in _KEY_NUISANCES if name in rows.known]
     spread = [name for name in known if rows.known[name].nunique() > 1]
     return spread[:4]
-
-
-def _splits(counts: Mapping[str, int]) -> list[str]:
-    there = {name.split("/")[0] for name in counts}
-    return [split for split in (*SPLITS, UNKNOWN) if split in there]
 
 
 def _count_rows(found: Gathered) -> list[dict[str, Any]]:
