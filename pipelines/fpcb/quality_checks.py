@@ -278,7 +278,7 @@ def _cracked(rows: Rows) -> list[tuple[str, Rows]]:
 
 def _up_to(values: Floats, last: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Return values (n, n_frames, k) in frame ``last`` (n,), and their means up to it: (n, 2k)."""
-    last = np.minimum(last, values.shape[1] - 1)
+    last = np.clip(last, 0, values.shape[1] - 1)
     rows = np.arange(len(values))
     so_far = np.cumsum(values, axis=1, dtype=np.float64)[rows, last] / (last + 1)[:, None]
     return np.concatenate([values[rows, last], so_far.astype(np.float32)], axis=1)

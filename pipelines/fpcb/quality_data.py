@@ -267,7 +267,10 @@ def _equal(
     groups: dict[bytes, list[tuple[int, str, str, str | None]]] = {}
     for digest, panel in zip(hashes, who, strict=True):
         groups.setdefault(digest, []).append(panel)
-    return Duplicates(len(who), of, by, [sorted(g) for g in groups.values() if len(g) > 1])
+    equal = [
+        sorted(group, key=lambda panel: panel[0]) for group in groups.values() if len(group) > 1
+    ]
+    return Duplicates(len(who), of, by, sorted(equal, key=lambda group: group[0][0]))
 
 
 def _who(known: pd.DataFrame) -> list[tuple[int, str, str, str | None]]:

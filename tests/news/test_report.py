@@ -5,12 +5,12 @@ import datetime
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from page import Page
 from plotly.offline import get_plotlyjs
 
 from cluster.errors import InputError
@@ -104,37 +104,6 @@ def as_table(rows, columns):
         for part, (_, kind) in zip(values, names, strict=True)
     ]
     return pa.table(arrays, names=[name for name, _ in names])
-
-
-class Page(HTMLParser):
-    """What a browser would make of the report: its scripts, figures, attributes and text."""
-
-    def __init__(self, html):
-        super().__init__(convert_charrefs=True)
-        self.elements, self.scripts, self.figures, self.text = [], [], [], ""
-        self._open = None
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag == "script":
-            self._open = self.figures if dict(attrs).get("type") else self.scripts
-            self._open.append("")
-        elif tag == "style":
-            self._open = [""]
-
-    def handle_endtag(self, tag):
-        if tag in ("script", "style"):
-            self._open = None
-
-    def handle_data(self, data):
-        if self._open is None:
-            self.text += data
-        else:
-            self._open[-1] += data
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.elements if name == tag]
 
 
 @pytest.fixture
