@@ -79,7 +79,7 @@ def _check_duplicates(duplicates: Mapping[str, Any]) -> Check:
         compared += " Make the features, and all are compared in seconds."
     if not duplicates["panels"]:
         return Check("Duplicates", True if whole else None, f"No two have equal {what}; {compared}")
-    text = f"{write_count(duplicates['panels'])} repeat the {what} of another; {compared}"
+    text = f"{write_count(duplicates['panels'])} panels repeat the {what} of another; {compared}"
     if duplicates["across_splits"]:
         text += f" {write_count(duplicates['across_splits'])} groups reach across splits."
     return Check("Duplicates", False, text)
