@@ -71,7 +71,7 @@ def fpcb_import(
 ) -> None:
     """Read panel bundles (frame_00000.txt ..., fps.txt) into a data set.
 
-    Bundles that cannot be read are listed in rejects.parquet with file, line and reason.
+    Bundles that cannot be read are listed in rejects.csv with file, line and reason.
 
     Example: `tenfold fpcb import measured --out data/measured`
 

@@ -38,6 +38,7 @@ KEY_FEATURES = (
 )
 """Panel features with a plain meaning: hinge, jolt, bend, motion, shake."""
 
+NORMAL = SCENARIOS[0].name
 CHANCE = 0.05  # how far from a half an area may be and still count as chance
 PERFECT = 0.995  # from here on one number does the work of a detector
 _ERROR_RATE = 0.01  # of an alarm about a data set in which nothing tells
@@ -138,7 +139,8 @@ def early_areas(
     Each panel is looked at in its last frame that no feature's window joins to the crack, and on
     average up to it. A good panel is looked at where its own crack, drawn but not used, would
     have been; where that is not known, all are looked at before the first crack of any.
-    Scenarios that come in damaged are left out.
+    Scenarios that come in damaged are left out, and so are good panels other than normal ones
+    where there are any: those differ in bending or light from the first frame, and rightly so.
     """
     known = pd.concat([part.known for part in parts], ignore_index=True)
     damaged = {s.name for s in SCENARIOS if s.from_first}
@@ -156,6 +158,9 @@ def early_areas(
     ]
     usable = (at >= 0) & ~known["scenario"].isin(damaged).to_numpy()
     usable &= ((known["label"] == 0) | known["crack_frame"].notna()).to_numpy()
+    normal = (known["scenario"] == NORMAL).to_numpy()
+    if normal.any():
+        usable &= normal | (known["label"] == 1).to_numpy()
     rows = Rows(known, np.concatenate(values)).where(usable)
     whole = [bool(column.all()) for column in np.isfinite(rows.values).T]
     tried = [f"{name}{how}" for how in ("", ", mean so far") for name in names("frame")]
