@@ -33,6 +33,7 @@ from pipelines.fpcb.labels import PanelLabels, parse_metadata
 MIN_FRAMES = 3
 MIN_POINTS = 3
 _LARGEST_FILE_BYTES = 1 << 24  # a million points a frame; anything larger is no frame
+_READ_BYTES = 1 << 16
 _PARTIAL = ".partial-"
 
 
@@ -193,12 +194,24 @@ def _read(entry: os.DirEntry[str]) -> bytes:
                 raise BadBundle(path, None, "a link out of the bundle", Path(path).readlink())
         if not entry.is_file():
             raise BadBundle(path, None, "not a file")
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (half the time of Path)
-            if os.fstat(file.fileno()).st_size <= _LARGEST_FILE_BYTES:
-                return file.read()
+        data = _content(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise _unreadable(path, error) from error
-    raise BadBundle(path, None, f"larger than {_LARGEST_FILE_BYTES} bytes")
+    if len(data) > _LARGEST_FILE_BYTES:
+        raise BadBundle(path, None, f"larger than {_LARGEST_FILE_BYTES} bytes")
+    return data
+
+
+def _content(path: str) -> bytes:
+    """Return a file's bytes, of one that is too large its beginning; few calls, for many files."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        data = os.read(file, _READ_BYTES)
+        while len(data) <= _LARGEST_FILE_BYTES and (more := os.read(file, _READ_BYTES)):
+            data += more
+    finally:
+        os.close(file)
+    return data
 
 
 def _unreadable(path: str, error: Exception) -> BadBundle:

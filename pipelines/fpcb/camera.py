@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from pipelines.fpcb.variation import CAMERA_MODES
 
@@ -117,6 +117,7 @@ def _random_16_bits(stream: np.random.Generator, size: int) -> npt.NDArray[np.ui
 
 @lru_cache(maxsize=1)
 def _normal_values() -> Single:
-    edges = norm.pdf(norm.ppf(np.arange(_LEVELS + 1) / _LEVELS))
+    quantiles = ndtri(np.arange(_LEVELS + 1) / _LEVELS)
+    edges = np.exp(-(quantiles**2) / 2) / np.sqrt(2 * np.pi)
     values = _LEVELS * (edges[:-1] - edges[1:])  # mean of each equally likely slice
     return (values / np.sqrt(np.mean(values**2))).astype(np.float32)

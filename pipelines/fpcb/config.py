@@ -9,6 +9,9 @@ from pipelines.fpcb.bundles import ImportConfig
 from pipelines.fpcb.features import FeatureConfig
 from pipelines.fpcb.generate_config import GenerateConfig
 
+# A shard is some seconds of work.
+GENERATED_SHARD, BUNDLE_SHARD = 1_000, 200
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardConfig:
@@ -24,8 +27,12 @@ class ShardConfig:
     workers: int | None = field(
         default=None, metadata={"help": "Shards made at a time; default one a core."}
     )
-    shard_size: int = field(
-        default=1_000, metadata={"help": "Panels of one shard, which is a file and a task."}
+    shard_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Panels of one shard, which is a task and, of generated panels, a file; "
+            f"default {GENERATED_SHARD:,}, of bundles {BUNDLE_SHARD}."
+        },
     )
     recompute: bool = field(
         default=False, metadata={"help": "Make everything again, finished or not."}

@@ -23,7 +23,7 @@ from pipelines.fpcb.bundles import (
     read_bundles,
     rejects_table,
 )
-from pipelines.fpcb.config import ExportJob, ImportJob
+from pipelines.fpcb.config import BUNDLE_SHARD, ExportJob, ImportJob
 from pipelines.fpcb.dataset import (
     PANELS,
     REJECTS,
@@ -106,8 +106,9 @@ def export_data(job: ExportJob, folder: str) -> dict[str, Any]:
     return {"bundles": len(written), "folder": job.out}
 
 
-def plan_import(folders: Sequence[str], config: ImportConfig, shard_size: int) -> ImportPlan:
+def plan_import(folders: Sequence[str], config: ImportConfig, shard_size: int | None) -> ImportPlan:
     """Find the bundles, and cut them into shards of at most ``shard_size``."""
+    shard_size = shard_size or BUNDLE_SHARD
     found, rejects = find_bundles(folders)
     known = read_labels(config.labels) if config.labels else None
     if known is not None:
@@ -117,8 +118,8 @@ def plan_import(folders: Sequence[str], config: ImportConfig, shard_size: int) -
         Shard(index, tuple(found[start : start + shard_size]))
         for index, start in enumerate(range(0, len(found), shard_size))
     ]
-    looks = [_look(one.folder) for one in found]
-    key = fingerprint("import", [one[1:] for one in found], looks, config, known, *READER)
+    names_and_looks = repr([(one.name, one.folder, _look(one.folder)) for one in found]).encode()
+    key = fingerprint("import", names_and_looks, config, known, *READER)
     return ImportPlan(shards, Reading(config, known), rejects, key)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from cluster.fingerprint import fingerprint
 from cluster.storage import Store
 from pipelines.fpcb import camera, generator, physics, plan, population, scenarios, variation
-from pipelines.fpcb.config import GenerateJob
+from pipelines.fpcb.config import GENERATED_SHARD, GenerateJob
 from pipelines.fpcb.dataset import (
     PANELS,
     DataSet,
@@ -60,8 +60,9 @@ def generate_panels(job: GenerateJob) -> DataSet:
     return describe(store, PANELS, done, {"generator": asdict(job.panels)})
 
 
-def plan_blocks(config: GenerateConfig, shard_size: int) -> list[Block]:
+def plan_blocks(config: GenerateConfig, shard_size: int | None) -> list[Block]:
     """Cut a data set into shards of at most ``shard_size`` panels, a scenario and split each."""
+    shard_size = shard_size or GENERATED_SHARD
     scenario, split = assign(
         config.seed, config.panels, np.arange(config.panels, dtype=np.int64), config.mix
     )

@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import savgol_coeffs
 
 Floats = npt.NDArray[np.float32]
 
@@ -147,6 +146,8 @@ def _banded(places: int, margin: int, weights: npt.NDArray[np.float64]) -> Float
 
 
 def _slope(window: int) -> npt.NDArray[np.float64]:
+    from scipy.signal import savgol_coeffs  # over a second to import: not for every command
+
     return np.asarray(savgol_coeffs(window, 1, deriv=1, use="dot"))
 
 

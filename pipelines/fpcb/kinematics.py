@@ -9,7 +9,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import savgol_coeffs
 
 Floats = npt.NDArray[np.float32]
 
@@ -85,6 +84,8 @@ def norm(vectors: Floats) -> Floats:
 @lru_cache(maxsize=64)
 def _operator(n_frames: int, window: int) -> Floats:
     """First and second derivative of a panel a frame apart, as matrix (2 n_frames, n_frames)."""
+    from scipy.signal import savgol_coeffs  # over a second to import: not for every command
+
     order = min(_ORDER, window - 1)
     half = window // 2
     operator = np.zeros((2, n_frames, n_frames))
