@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/installed
 	$(BIN)/tenfold news demo --out demo/news
+	$(BIN)/tenfold fpcb features --panels 1000 --out demo/fpcb
+	$(BIN)/tenfold fpcb report demo/fpcb
 
 test: $(VENV)/installed-tests
 	$(BIN)/ruff check .

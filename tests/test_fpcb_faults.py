@@ -1,6 +1,5 @@
 """Panels made under SIGKILL: whatever dies, the rerun makes what is missing and no byte differs."""
 
-import json
 import os
 import re
 import shutil
@@ -87,29 +86,21 @@ def assert_rerun_is_the_undisturbed(out, undisturbed, at_least):
     assert not list(out.rglob(".partial-*"))
 
 
-def test_killed_worker_changes_no_byte(cluster, undisturbed, tmp_path, join_environment):
+def test_killed_worker_and_killed_driver_change_no_byte(
+    cluster, undisturbed, tmp_path, join_environment
+):
     driver = Driver(tmp_path / "data", join_environment)
     driver.wait_for(lambda: driver.finished_shards() >= 3)
     (victim, *_) = driver.wait_for(lambda: children(os.getpid(), "ray::generate panels"))
     victim.kill()
-    code, said = driver.wait()
-    assert code == 0, said
-    assert re.search(r"^generate panels: shard \d+ again after", said, re.MULTILINE)
-    assert (
-        json.loads((tmp_path / "data" / "data.json").read_text())["panels"]["digest"]
-        == (undisturbed[0])
-    )
-    assert files_of(tmp_path / "data") == undisturbed[1]
-    assert not list(tmp_path.rglob(".partial-*"))
-
-
-def test_killed_driver_goes_on_where_it_was(cluster, undisturbed, tmp_path, join_environment):
-    driver = Driver(tmp_path / "data", join_environment)
-    driver.wait_for(lambda: driver.finished_shards() >= 3)
+    again = re.compile(r"^generate panels: shard \d+ again after", re.MULTILINE)
+    driver.wait_for(lambda: again.search(driver.log.read_text()))
+    done = driver.finished_shards()
+    driver.wait_for(lambda: driver.finished_shards() > done)
     os.killpg(driver.process.pid, signal.SIGKILL)
     driver.process.wait()
     assert not (tmp_path / "data" / "data.json").exists()
-    assert_rerun_is_the_undisturbed(tmp_path / "data", undisturbed, 3)
+    assert_rerun_is_the_undisturbed(tmp_path / "data", undisturbed, done)
 
 
 def test_killed_raylet_ends_in_an_error_and_the_rerun_goes_on(cluster, undisturbed, tmp_path):
