@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from command import tenfold
 
+from pipelines.fpcb import make_features
 from pipelines.fpcb.dataset import FEATURES, open_data_set
 from pipelines.fpcb.feature_store import frame_array, map_array, read_rows
 from pipelines.fpcb.feature_table import names
@@ -201,3 +202,14 @@ def test_damaged_points_are_named(panels, tmp_path):
     assert outcome.code == 2
     assert file.name in outcome.err
     assert not (tmp_path / "data.json").read_text().count("feature_version")
+
+
+def test_features_of_another_version_are_made_again(panels, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(make_features, "FEATURE_VERSION", "0-of-old")
+        made("features", tmp_path, panels[0])
+    before = json.loads((tmp_path / "data.json").read_text())
+    outcome = tenfold("fpcb", "features", panels[0], "--out", tmp_path, "--json")
+    assert "earlier run" not in outcome.err
+    after = json.loads((tmp_path / "data.json").read_text())
+    assert before["feature_version"] == "0-of-old" != after["feature_version"]
