@@ -24,7 +24,7 @@ from pipelines.fpcb.bundles import (
     read_bundles,
     rejects_table,
 )
-from pipelines.fpcb.frame_text import BadBundle
+from pipelines.fpcb.frame_text import BadBundle, shown
 from pipelines.fpcb.labels import LABEL_FIELDS, read_labels
 from pipelines.fpcb.panel_table import PANEL_FIELDS, panel_table
 from pipelines.fpcb.population import SPLITS
@@ -219,8 +219,8 @@ def test_links_to_folders_are_listed_and_never_followed(tmp_path):
     rows, rejects = import_all(tmp_path / "data")
     assert [*rows] == ["p"]
     assert [(r.bundle, r.value) for r in rejects] == [
-        ("around", str(tmp_path / "data")),
-        ("out", str(tmp_path / "elsewhere")),
+        ("around", shown(tmp_path / "data")),
+        ("out", shown(tmp_path / "elsewhere")),
     ]
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     rows, rejects = import_all(tmp_path / "link")
