@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+_ROUNDING = 1e-12
 _PLAIN_WIDTH = 120  # of a table that goes to a file or a pipe
 
 Json = Annotated[
@@ -42,6 +43,8 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, float) and abs(value) < _ROUNDING:
+        return "0.000"
     if isinstance(value, float):
         return f"{value:.3f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.2e}"
     return str(value)
