@@ -116,7 +116,7 @@ def describe(store: Store, part: str, done: Manifest, more: Mapping[str, Any]) -
         },
     }
     for name in (store / part).list():
-        if name.endswith(".parquet") and name not in done.files:
+        if name.startswith(("split=", REJECTS_OF_SHARD)) and name not in done.files:
             (store / part).delete(name)
     store.write_json(DESCRIPTION, about)
     return DataSet(store, about)
