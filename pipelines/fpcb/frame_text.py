@@ -26,7 +26,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 _PLAIN = b"0123456789,-\n"
 _ARROW_LARGEST_BLOCK = 2**31 - 2
 _INT16 = np.iinfo(np.int16)
-_SHOWN_CHARACTERS = 80
+_SHOWN_CHARACTERS = 200  # most paths whole
 
 
 class BadBundle(InputError):

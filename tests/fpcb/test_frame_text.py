@@ -160,7 +160,7 @@ def test_frame_is_refused_when_cut_anywhere_before_its_last_line_end(kept):
         (b"# x,y,index\n1,2,-1\n", 2, "index is counted from 1", "-1"),
         (b"# x,y,index\n32768,2,1\n", 2, "x is outside -32768 … 32767", "32768"),
         (b"# x,y,index\n1,-32769,1\n", 2, "y is outside -32768 … 32767", "-32769"),
-        (b"# x,y,index\n%s,2,1\n" % (b"9" * 5000), 2, "x is outside -32768 … 32767", "9" * 99),
+        (b"# x,y,index\n%s,2,1\n" % (b"9" * 5000), 2, "x is outside -32768 … 32767", "9" * 999),
         (b"# x,y,index\n1,2,%s\n" % (b"9" * 9999), 2, "index 1 is missing", 999999999),
         (b"# x,y,index\n1,\xff,1\n", 2, "not UTF-8 text", b"\xff"),
         (b"# x,y,index\n1,2\x00,1\n", 2, "not an integer", "2\x00"),
