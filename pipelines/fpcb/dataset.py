@@ -89,6 +89,14 @@ def open_data_set(folder: str, part: str) -> DataSet:
     return data
 
 
+def withdraw(store: Store, part: str) -> None:
+    """Say of a data set that ``part``, if it was whole, is so no longer."""
+    if store.exists(DESCRIPTION):
+        about = store.read_json(DESCRIPTION)
+        if about.pop(part, None) is not None:
+            store.write_json(DESCRIPTION, about)
+
+
 def describe(store: Store, part: str, done: Manifest, more: Mapping[str, Any]) -> DataSet:
     """Write what the data set is, now that ``part`` is whole; other parts stay as they were.
 

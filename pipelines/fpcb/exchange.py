@@ -85,7 +85,7 @@ def import_data(job: ImportJob, folders: Sequence[str]) -> DataSet:
     plan = plan_import(folders, job.bundles, job.shards.shard_size)
     store = data_folder(job.shards, plan.key)
     read = partial(write_bundles, plan=plan.reading)
-    done = run_shards(read, plan.shards, store / PANELS, plan.key, "import bundles", job)
+    done = run_shards(read, plan.shards, store, PANELS, plan.key, "import bundles", job)
     rejected = gather_rejects(store, PANELS, done, plan)
     return describe(store, PANELS, done, {"source": [*folders], "rejected": rejected})
 

@@ -56,7 +56,7 @@ def generate_panels(job: GenerateJob) -> DataSet:
     store = data_folder(job.shards, key)
     blocks = plan_blocks(job.panels, job.shards.shard_size)
     write = partial(write_block, config=job.panels)
-    done = run_shards(write, blocks, store / PANELS, key, "generate panels", job)
+    done = run_shards(write, blocks, store, PANELS, key, "generate panels", job)
     return describe(store, PANELS, done, {"generator": asdict(job.panels)})
 
 

@@ -76,7 +76,7 @@ def _of_data_set(job: FeatureJob, source: str) -> DataSet:
     key = fingerprint("features", data.about[PANELS], job.features, FEATURE_VERSION, *EXTRACTOR)
     store = Store(job.shards.out or source)
     write = partial(write_features, panels=data.store, config=job.features)
-    done = run_shards(write, data.files(PANELS), store / FEATURES, key, "extract features", job)
+    done = run_shards(write, data.files(PANELS), store, FEATURES, key, "extract features", job)
     return _described(store, done, job, known)
 
 
@@ -85,7 +85,7 @@ def _fused(job: FeatureJob) -> DataSet:
     store = data_folder(job.shards, key)
     blocks = plan_blocks(job.panels, job.shards.shard_size)
     write = partial(write_fused, panels=job.panels, config=job.features)
-    done = run_shards(write, blocks, store / FEATURES, key, "generate and extract", job)
+    done = run_shards(write, blocks, store, FEATURES, key, "generate and extract", job)
     return _described(store, done, job, {"generator": asdict(job.panels)})
 
 
@@ -94,7 +94,7 @@ def _of_bundles(job: FeatureJob, sources: Sequence[str]) -> DataSet:
     key = fingerprint("bundles", plan.key, job.features, FEATURE_VERSION, *EXTRACTOR)
     store = data_folder(job.shards, key)
     write = partial(write_bundle_features, plan=plan.reading, config=job.features)
-    done = run_shards(write, plan.shards, store / FEATURES, key, "read and extract", job)
+    done = run_shards(write, plan.shards, store, FEATURES, key, "read and extract", job)
     rejected = gather_rejects(store, FEATURES, done, plan)
     return _described(store, done, job, {"source": [*sources], "rejected": rejected})
 
@@ -146,9 +146,7 @@ def _write(
             found = extract(batch, config)
             beside = _with_camera(truth, batch)
             writer.write(to_rows(found, beside))
-            known.append(
-                beside.select([c for c in ("split", "scenario") if c in beside.schema.names])
-            )
+            known.append(beside.select(["split", "scenario"]))
             digests.append(_digest(found, beside))
         writer.close()
     return summary_of(pa.concat_tables(known), [name], digests)

@@ -194,9 +194,7 @@ def cues(config: GenerateConfig, rows: Rows) -> list[dict[str, Any]]:
                 "scenario": scenario.name,
                 "shake_hz": scenario.shake_hz,
                 "nyquist_hz": nyquist_hz,
-                "seen_hz": abs(
-                    scenario.shake_hz - config.fps * round(scenario.shake_hz / config.fps)
-                ),
+                "seen_hz": aliased(scenario.shake_hz, config.fps),
                 "peak_px": peak_px,
                 "visible": scenario.shake_hz < nyquist_hz and peak_px >= _HALF_A_PIXEL,
             }

@@ -10,6 +10,7 @@ from cluster.manifest import MANIFEST, Manifest
 from cluster.shards import S, ShardFunction, finished_shards, map_shards
 from cluster.storage import Store
 from pipelines.fpcb.config import ShardConfig
+from pipelines.fpcb.dataset import withdraw
 
 
 class Job(Protocol):
@@ -27,15 +28,18 @@ class Job(Protocol):
 def run_shards(
     function: ShardFunction[S],
     shards: Sequence[S],
-    store: Store,
+    folder: Store,
+    part: str,
     key: str,
     label: str,
     job: Job,
 ) -> Manifest:
-    """Call ``function(shard, store)`` for each shard that is not finished under ``key``.
+    """Call ``function(shard, store)`` for each shard of ``part`` not finished under ``key``.
 
-    No Ray is started for a stage that is finished.
+    No Ray is started for a stage that is finished. Otherwise the part no longer counts as whole
+    until it is described again: its files may be replaced one by one.
     """
+    store = folder / part
     store.check_writable()
     if job.shards.recompute:
         store.delete(MANIFEST)
@@ -45,7 +49,7 @@ def run_shards(
         return done
     with connect(job.cluster) as cluster:
         say(f"{cluster.describe()}\ndata folder {store.uri}")
-        workers = job.shards.workers or int(max(1, cluster.cores))
+        withdraw(folder, part)
         return map_shards(
             cluster,
             function,
@@ -53,7 +57,7 @@ def run_shards(
             store,
             fingerprint=key,
             label=label,
-            max_in_flight=workers if job.shards.workers else None,
+            max_in_flight=job.shards.workers,
         )
 
 

@@ -204,6 +204,17 @@ def test_damaged_points_are_named(panels, tmp_path):
     assert not (tmp_path / "data.json").read_text().count("feature_version")
 
 
+def test_data_set_whose_files_are_being_replaced_does_not_pass_for_whole(panels, tmp_path):
+    made("generate", tmp_path, *SMALL)
+    in_the_way = tmp_path / "panels" / "split=train" / "scenario=normal" / "00000.parquet"
+    in_the_way.unlink()
+    (in_the_way / "a file").mkdir(parents=True)
+    assert tenfold("fpcb", "generate", *SMALL[:-1], 6, "--out", tmp_path).code == 1
+    outcome = tenfold("fpcb", "features", tmp_path)
+    assert outcome.code == 2
+    assert "without panels" in outcome.err
+
+
 def test_features_of_another_version_are_made_again(panels, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(make_features, "FEATURE_VERSION", "0-of-old")
