@@ -1,0 +1,1 @@
+"""DREAM: a reconstructive and a discriminative network, trained on good panels alone."""
