@@ -62,7 +62,7 @@ class KinkFilter:
         excess_rad : ndarray (n, n_frames, places)
         """
         scale = noise_rad(excess_rad)
-        return (excess_rad / scale[:, None, None]) @ self.weights
+        return np.asarray((excess_rad / scale[:, None, None]) @ self.weights, np.float32)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return what `from_arrays` takes."""
@@ -114,7 +114,7 @@ def noise_rad(excess_rad: Floats) -> Floats:
     """Noise of each panel's excess curvature (n,), from second differences in time."""
     second = np.diff(excess_rad, n=2, axis=1)
     scale = np.abs(second).mean(axis=(1, 2)) * np.float32(_SECOND_DIFFERENCE)
-    return np.maximum(scale, np.float32(1e-6))
+    return np.asarray(np.maximum(scale, 1e-6), np.float32)
 
 
 def after(evidence: Floats, bend_rad: Floats) -> Floats:
@@ -155,7 +155,7 @@ def kink_template(places: int, window: int, width: float = HINGE_WIDTH) -> Float
     tangent = angle * ndtr((share - centre[:, None]) / width)
     line = np.stack([np.cos(tangent), np.sin(tangent)]).cumsum(axis=2) * (256 / count)
     means = line.reshape(2, places, 1, places, _SPREAD).mean(axis=4)
-    shape = measure_shape(means.astype(np.float64), window)  # type: ignore[arg-type]
+    shape = measure_shape(means, window)
     return np.asarray(excess(shape.turn)[:, 0] / angle, np.float32)
 
 

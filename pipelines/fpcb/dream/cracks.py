@@ -7,12 +7,12 @@ plain, whatever the noise of the panel.
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from cluster.errors import InputError
+from pipelines.fpcb.dream.config import CrackConfig
 from pipelines.fpcb.dream.inputs import Inputs, noise_rad
 
 MASK_PLACES = 2.5
@@ -22,32 +22,6 @@ _PLACES = (0.12, 0.88)  # shares of the length that have evidence
 _PHASES = (0.0, 0.95)  # of the run in which a crack may begin
 _WIDTHS = (0.006, 0.045)  # standard deviation of a hinge, shares of the length
 _LARGEST_RAD = math.radians(40)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrackConfig:
-    """Which cracks are simulated."""
-
-    corrupted: float = field(
-        default=0.6, metadata={"help": "Share of training panels that get a simulated crack."}
-    )
-    strength: tuple[float, float] = field(
-        default=(2.5, 40.0),
-        metadata={"help": "Least and greatest evidence for a simulated crack, standard deviations"},
-    )
-    from_start: float = field(
-        default=0.15, metadata={"help": "Share of cracks that are there from the first frame."}
-    )
-    jolts: float = field(
-        default=0.3, metadata={"help": "Share of cracks with which the bend jolts or sticks."}
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("corrupted", "from_start", "jolts"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise InputError(f"--{name.replace('_', '-')}", "no share", "0 to 1", value)
-        if not 0 < self.strength[0] <= self.strength[1]:
-            raise InputError("--strength", "no range", "two rising numbers above 0", self.strength)
 
 
 @dataclass(frozen=True, eq=False)
