@@ -13,7 +13,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
-from sklearn.covariance import ledoit_wolf
 
 from pipelines.fpcb.geometry import excess, measure_shape
 
@@ -100,7 +99,7 @@ def fit_filter(excess_rad: Floats, bend_rad: Floats, window: int) -> KinkFilter:
         after(unit[:, start:], bend_rad[:, start:])[:, 0]
         for start in (int(share * n_frames) for share in _ONSETS)
     ]
-    covariance, _ = ledoit_wolf(np.concatenate(profiles).astype(np.float64), assume_centered=True)
+    covariance = _covariance(unit, np.concatenate(profiles))
     inside = slice(margin + window // 2, places - margin - window // 2)
     shape = template[inside, seen].astype(np.float64)
     matched = np.linalg.solve(covariance, shape.T).T
@@ -123,7 +122,8 @@ def after(evidence: Floats, bend_rad: Floats) -> Floats:
     z(f) = Σ θ y / √Σ θ², over frames from f on: unit noise again.
     """
     theta = _opened(bend_rad)
-    return _from_here_on(theta[..., None] * evidence) / np.sqrt(_from_here_on(theta**2))[..., None]
+    squares = _from_here_on(theta**2)[..., None]
+    return np.asarray(_from_here_on(theta[..., None] * evidence) / np.sqrt(squares))
 
 
 def onset(evidence: Floats, bend_rad: Floats) -> Floats:
@@ -140,6 +140,19 @@ def onset(evidence: Floats, bend_rad: Floats) -> Floats:
     change /= np.sqrt(1 / square + 1 / rest)
     change[:, 0] = 0
     return change
+
+
+def _covariance(unit: Floats, profiles: Floats) -> npt.NDArray[np.float64]:
+    """Covariance of profiles (k, k): of few panels mostly that of the camera's noise alone.
+
+    The noise shows in second differences in time, of which even a few panels have thousands.
+    """
+    noise = np.diff(unit, n=2, axis=1).reshape(-1, unit.shape[2]).astype(np.float64)
+    prior = noise.T @ noise / (6 * len(noise))
+    profiles = profiles.astype(np.float64)
+    seen = profiles.T @ profiles / len(profiles)
+    share = len(seen) / (len(seen) + len(unit))
+    return np.asarray(share * prior + (1 - share) * seen)
 
 
 def kink_template(places: int, window: int, width: float = HINGE_WIDTH) -> Floats:
