@@ -1,0 +1,395 @@
+"""Panels from the feature cache, batch by batch: never all in memory, the same for any workers.
+
+A batch is the sum of a fixed number of *lanes*. Each epoch deals the row groups of the files out
+to the lanes anew; a lane reads its own one after the other and draws its part of each batch from
+a small buffer. Whoever carries which lanes, the batches are the same.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from cluster.errors import InputError
+from cluster.storage import Store
+from pipelines.fpcb.dataset import FEATURES, DataSet
+from pipelines.fpcb.feature_store import frame_array, map_array
+from pipelines.fpcb.feature_table import FEATURE_VERSION
+
+_PIECES_PER_LANE = 4
+_OPEN_FILES = 32
+_CACHE_BYTES = 256 << 20  # of row groups kept by a process: small sets are decoded once
+_STRETCH = 2.0  # how far another number of frames may be from the model's
+
+
+class Reader(Protocol):
+    """What is read of a panel, and as what."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the files."""
+
+    def read(self, table: pa.Table, where: str) -> npt.NDArray[Any]:
+        """Return items (n_items, …) of the rows of ``table``."""
+
+
+@dataclass(frozen=True)
+class MapReader:
+    """Reads maps (n, channels, n_frames, places), float16."""
+
+    names: tuple[str, ...]
+    n_frames: int
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the files."""
+        return ["number", "n_frames", *(f"map_{name}" for name in self.names)]
+
+    def read(self, table: pa.Table, where: str) -> npt.NDArray[Any]:
+        """Return the maps, resampled in time where a panel has another number of frames."""
+        parts = [
+            (rows, to_frames(map_array(part, self.names), 2, self.n_frames, where))
+            for rows, part in _by_length(table)
+        ]
+        return _checked(_joined(parts), table, where, "map")
+
+
+@dataclass(frozen=True)
+class FrameReader:
+    """Reads features of frames; an item is a frame (n × n_frames, columns), or a panel's frames.
+
+    Attributes
+    ----------
+    names : tuple of str
+    n_frames : int
+    flat : bool
+        Whether items are frames.
+    """
+
+    names: tuple[str, ...]
+    n_frames: int
+    flat: bool = True
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the files."""
+        return ["number", "n_frames", *(f"frame_{name}" for name in self.names)]
+
+    def read(self, table: pa.Table, where: str) -> npt.NDArray[Any]:
+        """Return the frames' features, float32, in the order of panels and frames."""
+        parts = [
+            (rows, to_frames(frame_array(part, self.names), 1, self.n_frames, where))
+            for rows, part in _by_length(table)
+        ]
+        values = _checked(_joined(parts), table, where, "frame")
+        return values.reshape(-1, values.shape[-1]) if self.flat else values
+
+
+def to_frames(values: npt.NDArray[Any], axis: int, n_frames: int, where: str) -> npt.NDArray[Any]:
+    """Interpolate linearly along time to ``n_frames`` frames.
+
+    Raises
+    ------
+    InputError
+        When the number of frames is off by more than a factor of 2.
+    """
+    own = values.shape[axis]
+    if own == n_frames:
+        return values
+    if not n_frames / _STRETCH <= own <= n_frames * _STRETCH:
+        raise InputError(
+            where,
+            "frames of a panel",
+            f"{n_frames / _STRETCH:g} to {n_frames * _STRETCH:g}",
+            own,
+            "Film such panels apart, and train a model on them alone.",
+        )
+    at = np.linspace(0, own - 1, n_frames)
+    before = np.minimum(at.astype(int), own - 2)
+    share = (at - before).astype(np.float32).reshape((-1,) + (1,) * (values.ndim - axis - 1))
+    low, high = (np.take(values, k, axis).astype(np.float32) for k in (before, before + 1))
+    mixed: npt.NDArray[Any] = (low + (high - low) * share).astype(values.dtype)
+    return mixed
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of one row group."""
+
+    file: str
+    group: int
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Panels:
+    """The good panels of a split.
+
+    Attributes
+    ----------
+    store : Store
+    pieces : tuple of Piece
+        A row group each.
+    n_frames : int
+        What most of them have.
+    """
+
+    store: Store
+    pieces: tuple[Piece, ...]
+    n_frames: int
+
+    @property
+    def size(self) -> int:
+        """Number of panels."""
+        return sum(len(piece.rows) for piece in self.pieces)
+
+    def first(self, count: int) -> "Panels":
+        """Return about ``count`` panels, the same share of every row group."""
+        share = min(1.0, count / max(self.size, 1))
+        kept = [
+            Piece(p.file, p.group, p.rows[: max(1, round(share * len(p.rows)))])
+            for p in self.pieces
+        ]
+        return Panels(self.store, tuple(kept), self.n_frames)
+
+
+def good_panels(data: DataSet, split: str) -> Panels:
+    """Find the panels labelled good of a split; only three small columns are read.
+
+    Raises
+    ------
+    InputError
+        When there are none, or the features are of another version.
+    """
+    check_version(data)
+    pieces, lengths = [], []
+    for name in data.files(FEATURES):
+        if not name.startswith(f"{FEATURES}/split={split}/"):
+            continue
+        file = _open(data.store, name)
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=["label", "n_frames"], use_threads=False)
+            label = table["label"].to_numpy()
+            rows = np.flatnonzero(label == 0)
+            if rows.size:
+                pieces.append(Piece(name, group, tuple(rows.tolist())))
+                lengths.append(table["n_frames"].to_numpy()[rows])
+    if not pieces:
+        raise InputError(
+            str(data.store),
+            "no good panels",
+            f"panels with label 0 in split {split!r}",
+            "none",
+            "Label panels as good (0) and name their split, or make more panels.",
+        )
+    values, counts = np.unique(np.concatenate(lengths), return_counts=True)
+    return Panels(data.store, tuple(pieces), int(values[counts.argmax()]))
+
+
+def check_version(data: DataSet) -> None:
+    """Raise InputError unless the data's features are those of this code."""
+    version = data.about.get("feature_version")
+    if version != FEATURE_VERSION:
+        raise InputError(
+            str(data.store),
+            "version of the features",
+            FEATURE_VERSION,
+            version,
+            "Run `tenfold fpcb features` again.",
+        )
+
+
+def read_piece(store: Store, piece: Piece, reader: Reader) -> npt.NDArray[Any]:
+    """Return the items of one piece."""
+    columns = reader.columns
+    table = _open(store, piece.file).read_row_group(piece.group, columns=columns, use_threads=False)
+    if len(piece.rows) < len(table):
+        table = table.take(pa.array(piece.rows))
+    return reader.read(table, f"{store}/{piece.file}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamPlan:
+    """How items become batches.
+
+    Attributes
+    ----------
+    lanes : int
+        Parts of a batch.
+    part : int
+        Items of a lane in a batch.
+    steps : int
+        Batches of an epoch.
+    buffer : int
+        Items a lane keeps to draw from.
+    seed : int
+    """
+
+    lanes: int
+    part: int
+    steps: int
+    buffer: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """One lane's part of a batch; ``refused`` names bad data instead, as InputError's arguments."""
+
+    epoch: int
+    step: int
+    lane: int
+    items: torch.Tensor
+    refused: tuple[Any, ...] | None = None
+
+
+class PanelStream(IterableDataset[Part]):
+    """Parts of batches of ``lanes``, step by step and epoch by epoch.
+
+    Parameters
+    ----------
+    panels : Panels
+    reader : Reader
+    plan : StreamPlan
+    lanes : sequence of int
+        Those of this process, in ascending order.
+    epochs : range
+    """
+
+    def __init__(
+        self, panels: Panels, reader: Reader, plan: StreamPlan, lanes: Sequence[int], epochs: range
+    ) -> None:
+        super().__init__()
+        self.panels, self.reader, self.plan = panels, reader, plan
+        self.lanes, self.epochs = list(lanes), epochs
+        self.pieces = _cut(panels.pieces, _PIECES_PER_LANE * plan.lanes)
+        self._kept: dict[Piece, npt.NDArray[Any]] = {}
+        self._kept_bytes = 0
+
+    def __iter__(self) -> Iterator[Part]:
+        # DataLoader takes from its workers in turn: with every k-th lane each, lanes stay in order.
+        info = get_worker_info()
+        lanes = self.lanes[info.id :: info.num_workers] if info else self.lanes
+        for epoch in self.epochs:
+            decks = deal(self.pieces, self.plan.lanes, self.plan.seed, epoch)
+            sources = {lane: self._lane(epoch, lane, decks[lane]) for lane in lanes}
+            for step in range(self.plan.steps):
+                for lane in lanes:
+                    try:
+                        items = torch.from_numpy(next(sources[lane]))
+                    except InputError as error:  # text survives the way from a loader's process
+                        yield Part(epoch, step, lane, torch.empty(0), error.__reduce__()[1])
+                        return
+                    yield Part(epoch, step, lane, items)
+
+    def _lane(self, epoch: int, lane: int, deck: Sequence[Piece]) -> Iterator[npt.NDArray[Any]]:
+        random = np.random.default_rng([self.plan.seed, epoch, lane])
+        part, unread = self.plan.part, list(deck)
+        pool = self._read(unread.pop(0))
+        while True:
+            more = [pool]
+            held = len(pool)
+            while held < part or (unread and held < part + self.plan.buffer):
+                unread = unread or list(deck)  # a lane that is a little short begins again
+                more.append(self._read(unread.pop(0)))
+                held += len(more[-1])
+            pool = np.concatenate(more) if len(more) > 1 else pool.copy()
+            chosen = random.choice(held, part, replace=False)
+            yield pool[chosen]
+            left = held - part
+            holes = chosen[chosen < left]
+            pool[holes] = pool[left + np.flatnonzero(~np.isin(np.arange(left, held), chosen))]
+            pool = pool[:left]
+
+    def _read(self, piece: Piece) -> npt.NDArray[Any]:
+        if piece in self._kept:
+            return self._kept[piece]
+        items = read_piece(self.panels.store, piece, self.reader)
+        if self._kept_bytes + items.nbytes <= _CACHE_BYTES:
+            self._kept[piece] = items
+            self._kept_bytes += items.nbytes
+        return items
+
+
+def loader(stream: PanelStream, processes: int, *, pinned: bool) -> DataLoader[Part]:
+    """Return a loader with up to ``processes`` processes; 0 reads in this one."""
+    count = max((k for k in range(1, processes + 1) if len(stream.lanes) % k == 0), default=0)
+    return DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=count,
+        prefetch_factor=4 if count else None,
+        multiprocessing_context="spawn" if count else None,  # forks of an actor's threads may hang
+        collate_fn=_as_is,
+        pin_memory=False if not pinned else count > 0,
+    )
+
+
+def _as_is(part: Part) -> Part:
+    return part
+
+
+def deal(pieces: Sequence[Piece], lanes: int, seed: int, epoch: int) -> list[list[Piece]]:
+    """Deal pieces out to lanes in a random order, each to the lane that has fewest rows so far."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(pieces))
+    decks: list[list[Piece]] = [[] for _ in range(lanes)]
+    rows = [0] * lanes
+    for index in order:
+        lane = rows.index(min(rows))
+        decks[lane].append(pieces[index])
+        rows[lane] += len(pieces[index].rows)
+    return [deck or list(pieces) for deck in decks]
+
+
+def _cut(pieces: Sequence[Piece], at_least: int) -> list[Piece]:
+    """Cut row groups, where they are few, so that lanes get about the same number of panels."""
+    cuts = -(-at_least // len(pieces))
+    parts = [(p, rows) for p in pieces for rows in np.array_split(np.array(p.rows), cuts)]
+    return [Piece(p.file, p.group, tuple(rows.tolist())) for p, rows in parts if rows.size]
+
+
+@lru_cache(maxsize=_OPEN_FILES)
+def _open(store: Store, name: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(store.filesystem.open_input_file(f"{store.path}/{name}"))
+    except (pa.ArrowException, OSError) as error:
+        fix = "Run `tenfold fpcb features` again with --recompute."
+        got = str(error).splitlines()[0]
+        raise InputError(f"{store}/{name}", "cannot be read", got=got, fix=fix) from error
+
+
+def _by_length(table: pa.Table) -> list[tuple[npt.NDArray[np.intp], pa.Table]]:
+    lengths = table["n_frames"].to_numpy()
+    values = np.unique(lengths)
+    if values.size == 1:
+        return [(np.arange(len(table)), table)]
+    rows = [np.flatnonzero(lengths == value) for value in values]
+    return [(own, table.take(pa.array(own))) for own in rows]
+
+
+def _joined(parts: list[tuple[npt.NDArray[np.intp], npt.NDArray[Any]]]) -> npt.NDArray[Any]:
+    if len(parts) == 1:
+        return parts[0][1]
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    joined: npt.NDArray[Any] = np.concatenate([values for _, values in parts])[order]
+    return joined
+
+
+def _checked(values: npt.NDArray[Any], table: pa.Table, where: str, what: str) -> npt.NDArray[Any]:
+    if not np.isfinite(values).all():
+        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0]
+        raise InputError(
+            where,
+            f"{what} features of panel {table['number'][int(bad)].as_py()}",
+            "finite numbers",
+            "NaN or infinity",
+            "Remove the panel, or run `tenfold fpcb features` again with --recompute.",
+        )
+    return values
