@@ -64,9 +64,9 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Return each of MEASURES of one detector with its percentile interval.
 
-    Panels that are told apart without a mistake leave the bootstrap nothing to vary. The low end
-    is then the Clopper-Pearson bound of "n of n cracked panels lie above every good one", which
-    bounds each of the measures from below as far as the good panels at hand are all there are.
+    A measure of 1 leaves the bootstrap nothing to vary. Its low end then supposes that as many
+    cracked panels as chance may have hidden (Clopper-Pearson) lie below the highest good panel,
+    and above all others.
 
     Parameters
     ----------
@@ -83,9 +83,17 @@ def estimates(
         if min(len(good), len(bad)) >= LEAST:
             low, high = percentiles(column)
             if value == 1.0:
-                low = min(low, rate(len(bad), len(bad)).low or 0.0)
+                low = min(low, _flawless(len(good), len(bad))[name])
         found[name] = Estimate(float(value), low, high, len(bad))
     return found
+
+
+def _flawless(n_good: int, n_bad: int) -> dict[str, float]:
+    """Return how low MEASURES may be where no mistake was seen (see `estimates`)."""
+    seen = rate(n_bad, n_bad).low or 0.0
+    hidden = 1 - seen
+    lows = (seen + hidden * n_bad / (n_bad + 1), 1 - hidden / n_good, seen)
+    return dict(zip(MEASURES, lows, strict=True))
 
 
 def percentiles(values: Floats) -> tuple[float, float]:

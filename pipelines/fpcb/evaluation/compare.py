@@ -31,8 +31,9 @@ def compare(
     Returns
     -------
     list of dict
-        detector, baseline, scenario, difference, low, high (bootstrap percentiles), and p, two
-        sided, of a normal distribution with the replicas' standard deviation.
+        detector, baseline, scenario, difference, low, high (bootstrap percentiles), room (what
+        the baseline leaves to gain), and p, two sided, of a normal distribution with the
+        replicas' standard deviation.
     """
     place = {name: j for j, name in enumerate(names)}
     found = []
@@ -46,7 +47,8 @@ def compare(
             # Panels that both part without a mistake vary by nothing, and differ by nothing.
             p = 2 * float(norm.sf(abs(difference) / spread)) if spread > 0 else 1.0
             pair = {"detector": detector, "baseline": baseline, "scenario": scenario}
-            found.append({**pair, "difference": difference, "low": low, "high": high, "p": p})
+            gain = {"difference": difference, "low": low, "high": high, "room": 1 - values[b]}
+            found.append({**pair, **gain, "p": p})
     return found
 
 

@@ -209,4 +209,5 @@ def _both_classes(label: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Bools, Fl
 
 
 def _lists(names: tuple[str, ...], columns: tuple[Floats, ...]) -> dict[str, list[float]]:
-    return {name: column.tolist() for name, column in zip(names, columns, strict=True)}
+    # Six digits are more than a picture shows, and a third of the bytes.
+    return {name: np.round(column, 6).tolist() for name, column in zip(names, columns, strict=True)}

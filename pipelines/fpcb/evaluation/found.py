@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.fpcb.dataset import UNKNOWN
 from pipelines.fpcb.evaluation.curves import ALL_CRACKED, as_values
 from pipelines.fpcb.evaluation.intervals import Estimate, Floats, median, rate
 
@@ -35,7 +36,7 @@ def found_errors(panels: pa.Table) -> dict[str, dict[str, Any]]:
         (positive: late, or too far along), and the share within 1 frame or 3 %.
     """
     rows = panels.filter(pc.and_kleene(pc.equal(panels["label"], 1), panels["called_ng"]))
-    scenario = np.array(rows["scenario"].to_pylist(), dtype=object)
+    scenario = np.array([name or UNKNOWN for name in rows["scenario"].to_pylist()], dtype=object)
     frame, place = _numbers(rows, "found_frame"), _numbers(rows, "found_place")
     damage = _numbers(rows, "damage_frame")
     off = {

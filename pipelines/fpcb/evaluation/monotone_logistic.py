@@ -14,12 +14,13 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss
 from sklearn.model_selection import StratifiedKFold
 
-from pipelines.fpcb.evaluation.intervals import Floats
+from pipelines.fpcb.evaluation.intervals import Floats, Ints
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 FOLDS = 5
 
 Bools = npt.NDArray[np.bool_]
+Folds = Sequence[tuple[Ints, Ints]]  # rows kept, rows left out
 
 _LEAST_WEIGHT = 1e-3  # of a member on its own, whose order must not be lost
 _SAME = 1e-9  # areas that differ by rounding alone
@@ -64,10 +65,12 @@ def choose(z: Floats, bad: Bools) -> Choice:
     k = z.shape[1]
     alone = [average_precision_score(bad, column) for column in z.T]
     sets = [tuple(range(k)), *((j,) for j in range(k) if k > 1)]
+    n_folds = min(FOLDS, int(bad.sum()), int((~bad).sum()))
+    folds = [*StratifiedKFold(n_folds, shuffle=True, random_state=0).split(z, bad)]
     choices = []
     for members in sets:
         for strength in STRENGTHS:
-            p = _left_out(z, bad, members, strength)
+            p = _left_out(z, bad, folds, members, strength)
             weights, intercept = fit(z, bad, members, strength)
             # Order alone counts, and a sum with the intercept may round it away.
             area = average_precision_score(bad, z @ weights)
@@ -113,11 +116,12 @@ def fit(z: Floats, bad: Bools, members: Sequence[int], strength: float) -> tuple
     return weights, float(found.x[k])
 
 
-def _left_out(z: Floats, bad: Bools, members: Sequence[int], strength: float) -> Floats:
+def _left_out(
+    z: Floats, bad: Bools, folds: Folds, members: Sequence[int], strength: float
+) -> Floats:
     """Return the probability (n,) that fits without a panel's fold give it."""
-    folds = min(FOLDS, int(bad.sum()), int((~bad).sum()))
     p = np.empty(len(z))
-    for kept, left in StratifiedKFold(folds, shuffle=True, random_state=0).split(z, bad):
+    for kept, left in folds:
         weights, intercept = fit(z[kept], bad[kept], members, strength)
         p[left] = expit(z[left] @ weights + intercept)
     return p
