@@ -110,8 +110,16 @@ def test_scores_do_not_depend_on_how_panels_are_cut():
     rng = np.random.default_rng(7)
     found = Mahalanobis.fit(rng.normal(size=(100, WIDTH)), NAMES)
     many = rng.normal(size=(20_050, WIDTH)).astype(np.float32)
-    cut = [found.score(part) for part in np.array_split(many, 3)]
-    np.testing.assert_allclose(found.score(many), np.concatenate(cut), rtol=1e-12)
+    for parts in (3, 2_000):
+        cut = [found.score(part) for part in np.array_split(many, parts)]
+        np.testing.assert_array_equal(found.score(many), np.concatenate(cut))
+
+
+def test_baselines_do_not_depend_on_the_order_of_panels():
+    values, label = panels(np.random.default_rng(11), shift={3: 1.0})
+    order = np.random.default_rng(0).permutation(len(values))
+    for fit in (lambda x, y: BestFeature.fit(x, y, NAMES), lambda x, _: Mahalanobis.fit(x, NAMES)):
+        assert fit(values, label).to_dict() == fit(values[order], label[order]).to_dict()
 
 
 def test_baselines_outlive_json():

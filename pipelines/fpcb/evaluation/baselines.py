@@ -168,11 +168,13 @@ class Mahalanobis:
             fix = "Put more good panels into training."
             raise InputError("training panels", "good ones", "at least 2", len(values), fix)
         kept = np.flatnonzero(_usable(values))
-        z = values[:, kept].astype(np.float64)
+        z = np.ascontiguousarray(values[:, kept], dtype=np.float64)
         low, middle, high = np.quantile(z, [0.25, 0.5, 0.75], axis=0)
         spread = (high - low) / _NORMAL_IQR
         scale = np.where(spread > 0, spread, z.std(axis=0))
         z = (z - middle) / scale
+        # The same sums, in whatever order panels come.
+        z = z[np.argsort(z.view(np.dtype((np.void, z.strides[0]))).ravel())]
         mean = z.mean(axis=0)
         covariance, shrinkage = ledoit_wolf(z - mean, assume_centered=True)
         return cls(
@@ -200,7 +202,9 @@ class Mahalanobis:
             rows = slice(start, start + _PANELS)
             x = values[rows, self.kept].astype(np.float64)
             z = (np.where(np.isfinite(x), x, self.middle) - self.middle) / self.scale
-            found[rows] = np.linalg.norm((z - self.mean) @ self.whitening.T, axis=1)
+            # No matrix product: that rounds by how many panels it is given at once.
+            white = np.einsum("ij,kj->ik", z - self.mean, self.whitening)
+            found[rows] = np.sqrt(np.einsum("ik,ik->i", white, white))
         return found
 
     def to_dict(self) -> dict[str, Any]:

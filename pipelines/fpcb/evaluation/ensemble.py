@@ -71,7 +71,11 @@ class Ensemble:
         z = _compressed(_members(scores, self.members), self.centre, self.scale)
         if self.kind == MAXIMUM:
             return np.asarray(z.max(axis=1), dtype=np.float64)
-        return np.asarray(z @ np.array(self.weights) + self.intercept, dtype=np.float64)
+        # Member by member: a matrix product rounds by how many panels it is given at once.
+        total = np.full(len(z), self.intercept)
+        for weight, column in zip(self.weights, z.T, strict=True):
+            total += weight * column
+        return total
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
         """Return how sure it is (n,), between 0 and 1, that panels are cracked.
@@ -145,6 +149,8 @@ class Ensemble:
         """
         bad, values = checked(label, _members(scores, members), "validation")
         need_good(bad, "validation")
+        order = np.lexsort((*values.T, bad))  # the same sums, in whatever order panels come
+        bad, values = bad[order], values[order]
         count = {"n_good": int((~bad).sum()), "n_bad": int(bad.sum())}
         if min(count.values()) < LEAST:
             got = f"{count['n_good']} good, {count['n_bad']} cracked"
@@ -189,6 +195,7 @@ class Ensemble:
         if len(values) == 0:
             fix = "Give validation some good panels."
             raise InputError("validation", "panels", "some good ones (label 0)", "none", fix)
+        values = values[np.lexsort(values.T)]
         centre, scale = _standard(values, np.ones(len(values), dtype=bool))
         return cls(
             kind=MAXIMUM,

@@ -208,6 +208,8 @@ def _rows(scores: pa.Table, split: str | None) -> tuple[pa.Table, int]:
     if missing:
         raise InputError("scores", "column missing", ", ".join(sorted(needed)), missing[0])
     rows = scores.filter(pc.equal(scores["split"], split)) if split else scores
+    if "number" in rows.column_names:  # the same panels are drawn again, in whatever order
+        rows = rows.sort_by("number")
     labelled = rows.filter(pc.is_valid(rows["label"]))
     if len(labelled) == 0:
         what = f"labelled panels of split {split!r}" if split else "labelled panels"
