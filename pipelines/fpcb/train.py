@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pyarrow import fs
 from ray import train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -26,52 +27,24 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import Tensor, distributed
 
 from cluster.errors import InputError, ShardsFailed
-from cluster.fingerprint import fingerprint
 from cluster.nodes import Cluster
 from cluster.progress import gauge
 from cluster.resources import engine_resources
 from cluster.storage import Store
-from pipelines.fpcb import kink_filter as kink_filters
-from pipelines.fpcb.dataset import FEATURES, DataSet
-from pipelines.fpcb.dream import config as crack_options
-from pipelines.fpcb.dream import cracks, inputs, learner, losses, networks, objective, tabular
-from pipelines.fpcb.dream import stream as streams
+from pipelines.fpcb.dataset import DataSet
 from pipelines.fpcb.dream.learner import Learner, is_better, validation_metrics
 from pipelines.fpcb.dream.model import About, DreamModel, read_model
-from pipelines.fpcb.dream.objective import MapObjective, Objective, TabularObjective, Weights
-from pipelines.fpcb.dream.stream import Panels, PanelStream, StreamPlan, good_panels, read_piece
+from pipelines.fpcb.dream.stream import PanelStream, Part, StreamPlan, loader, read_piece
 from pipelines.fpcb.dream.train_config import TrainConfig
-from pipelines.fpcb.feature_table import FEATURE_VERSION
-from pipelines.fpcb.kink_filter import KinkFilter, fit_filter
+from pipelines.fpcb.dream.training import Work, plan_training, training_key
+from pipelines.fpcb.kink_filter import KinkFilter
 from pipelines.fpcb.stages import say
 
 HISTORY = "training.json"
-CODE = (crack_options, cracks, inputs, kink_filters, learner, losses, networks, objective, streams,
-        tabular)  # fmt: skip
 
 _STAGE = "train DREAM"
-_FILTER_PANELS = 1_000
 _POLL_S = 0.5
-_NOT_THE_RESULT = ("workers", "loader_workers", "max_failures", "device")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """All that a training worker needs."""
-
-    objective: Objective
-    config: TrainConfig
-    training: Panels
-    validation: Panels
-    plan: StreamPlan
-    batch: int
-    about: About
-    device: str
-    out: Store
-
-    @property
-    def live(self) -> str:
-        return f"checkpoints/dream-{self.about.fingerprint}/history.json"
+_REPORTS_EVERY_S = "0.5"  # an epoch waits for Ray Train to have seen the last one's report
 
 
 def train_dream(
@@ -111,7 +84,7 @@ def train_dream(
     if done is not None:
         say(f"{_STAGE}: finished by an earlier run")
         return done
-    work = _plan(data, out, config, kink_filter, _device(cluster, config.device))
+    work = plan_training(data, out, config, kink_filter, _device(cluster, config.device))
     resources = engine_resources(f"torch:{work.device}")
     cluster.require(resources, _STAGE)
     cluster.check_shared(out)
@@ -137,75 +110,6 @@ def finished_training(
     return None
 
 
-def training_key(data: DataSet, config: TrainConfig, kink_filter: KinkFilter | None = None) -> str:
-    """Return the hash of all that determines the weights, on one kind of device."""
-    options = {k: v for k, v in asdict(config).items() if k not in _NOT_THE_RESULT}
-    given = kink_filter.to_arrays() if kink_filter is not None else None
-    return fingerprint("dream", options, data.about[FEATURES]["digest"], FEATURE_VERSION, given,
-                       *CODE)  # fmt: skip
-
-
-def _plan(
-    data: DataSet, out: Store, config: TrainConfig, kink_filter: KinkFilter | None, device: str
-) -> _Work:
-    training, validation = good_panels(data, "train"), good_panels(data, "val")
-    goal: Objective
-    if config.variant == "map":
-        fitted = kink_filter or _fit_filter(data, training)
-        columns, places = tuple(inputs.MAPS), fitted.places
-        goal = MapObjective(
-            n_frames=training.n_frames,
-            width=config.width,
-            kink_filter=fitted,
-            cracks=config.cracks,
-            weights=Weights(ssim=config.ssim_weight, focal=config.focal_weight),
-        )
-    else:
-        scale = tabular.measure_scale(training, tabular.camera_columns())
-        columns, places = scale.columns, 1
-        goal = TabularObjective(n_frames=training.n_frames, scale=scale, shifts=config.shifts)
-    items = training.size * goal.items_per_panel
-    # A set smaller than a batch makes batches of its own size.
-    part = max(1, min(config.batch_size, items) // config.lanes)
-    batch = part * config.lanes
-    steps = max(1, items // batch)
-    plan = StreamPlan(
-        lanes=config.lanes, part=part, steps=steps, buffer=goal.buffer, seed=config.seed
-    )
-    about = About(
-        variant=config.variant,
-        columns=columns,
-        n_frames=training.n_frames,
-        places=places,
-        width=config.width,
-        feature_version=FEATURE_VERSION,
-        fingerprint=training_key(data, config, kink_filter),
-        best={},
-    )
-    return _Work(
-        objective=goal,
-        config=config,
-        training=training,
-        validation=validation.first(config.validation_panels),
-        plan=plan,
-        batch=batch,
-        about=about,
-        device=device,
-        out=out,
-    )
-
-
-def _fit_filter(data: DataSet, panels: Panels) -> KinkFilter:
-    some = panels.first(_FILTER_PANELS)
-    if some.size < 2:
-        raise InputError(str(data.store), "too few good panels", "2 or more", some.size)
-    reader = streams.MapReader(inputs.MAPS, panels.n_frames)
-    maps = np.concatenate([read_piece(some.store, piece, reader) for piece in some.pieces])
-    maps = maps.astype(np.float32)
-    window = data.about["features_of"]["curvature_window_places"]
-    return fit_filter(maps[:, 0], maps[:, 1].mean(axis=-1), window)
-
-
 def _device(cluster: Cluster, wanted: str) -> str:
     if wanted != "auto":
         return wanted
@@ -219,11 +123,12 @@ def _workers(cluster: Cluster, device: str, lanes: int) -> int:
     return max(1, min(lanes, offered))
 
 
-def _fit(work: _Work, workers: int, resources: dict[str, Any]) -> dict[str, Any]:
+def _fit(work: Work, workers: int, resources: dict[str, Any]) -> dict[str, Any]:
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _REPORTS_EVERY_S)
     local = work.out.is_local
     per_worker = {"CPU": resources["num_cpus"], **resources.get("resources", {})}
     trainer = TorchTrainer(
-        _loop,
+        _loop,  # type: ignore[arg-type]  # its annotation denies the value it hands on
         train_loop_config={"work": work},
         scaling_config=ScalingConfig(
             num_workers=workers,
@@ -239,15 +144,26 @@ def _fit(work: _Work, workers: int, resources: dict[str, Any]) -> dict[str, Any]
         ),
     )
     try:
-        outcome: dict[str, Any] = trainer.fit().return_value
+        result = trainer.fit()
     except TrainingFailedError as error:
         raise ShardsFailed(_STAGE, {"worker": str(error).strip()}) from error
+    _sweep(work, result.checkpoint)
+    outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
     return outcome
+
+
+def _sweep(work: Work, last: train.Checkpoint | None) -> None:
+    """Remove checkpoints that a killed worker or driver left half-made."""
+    files, folder = work.out.filesystem, f"{work.out.path}/{work.live.rpartition('/')[0]}"
+    for info in files.get_file_info(fs.FileSelector(folder, allow_not_found=True)):
+        kept = last is not None and info.base_name == last.path.rpartition("/")[2]
+        if info.type == fs.FileType.Directory and not kept:
+            files.delete_dir(info.path)
 
 
 def _loop(given: dict[str, Any]) -> dict[str, Any]:
     """Train on one of the workers; what it returns on the first is the outcome."""
-    work: _Work = given["work"]
+    work: Work = given["work"]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.set_num_threads(1)
@@ -263,13 +179,13 @@ def _loop(given: dict[str, Any]) -> dict[str, Any]:
     readers = config.loader_workers
     if readers is None:
         readers = 0 if device.type == "cpu" else 2
-    parts = iter(streams.loader(stream, readers, pinned=device.type == "cuda"))
+    parts = iter(loader(stream, readers, pinned=device.type == "cuda"))
     for epoch in todo:
         if epoch - state["best"].get("epoch", epoch) >= config.patience:
             break
         started = time.perf_counter()
         try:
-            loss = _epoch(student, parts, epoch, plan, world)
+            loss = _epoch(student, parts, epoch, plan, rank, world)
             trained_s = time.perf_counter() - started
             figures = validation_metrics(_validate(student, work, rank, world))
         except _RefusedError as refused:
@@ -297,19 +213,22 @@ class _RefusedError(Exception):
 
 
 def _epoch(
-    student: Learner, parts: Iterator[streams.Part], epoch: int, plan: StreamPlan, world: int
+    student: Learner, parts: Iterator[Part], epoch: int, plan: StreamPlan, rank: int, world: int
 ) -> float:
+    """Take all steps of an epoch; return the mean loss.
+
+    Before each gradient goes a 1 where a lane's data cannot be used, so that all stop together.
+    """
     losses_seen = []
     size = 1 + sum(parameter.numel() for parameter in student.parameters)
-    mine = len(range(train.get_context().get_world_rank(), plan.lanes, world))
+    mine = len(range(rank, plan.lanes, world))
     for step in range(plan.steps):
         own, refused = [], None
         for _ in range(mine):
             part = next(parts) if refused is None else None
             refused = refused or (part.refused if part is not None else None)
             if part is None or refused is not None:
-                own.append(torch.zeros(size + 1, device=student.device).index_fill_(
-                    0, torch.zeros(1, dtype=torch.long, device=student.device), 1.0))  # fmt: skip
+                own.append(torch.ones(size + 1, device=student.device))
                 continue
             assert (part.epoch, part.step) == (epoch, step)
             found = student.gradient(part.items, epoch, step, part.lane)
@@ -334,7 +253,7 @@ def _gather(own: Tensor, lanes: int, world: int) -> Tensor:
     return torch.stack(every, dim=1).reshape(most * world, -1)[:lanes]
 
 
-def _validate(student: Learner, work: _Work, rank: int, world: int) -> list[Any]:
+def _validate(student: Learner, work: Work, rank: int, world: int) -> list[Any]:
     """Judge every piece of the validation panels on one of the workers; return all, in order."""
     own: dict[int, Any] = {}
     refused = None
@@ -362,7 +281,7 @@ def _everyone(value: Any, world: int) -> Sequence[Any]:
     return values
 
 
-def _keep(student: Learner, state: dict[str, Any], work: _Work, rank: int) -> None:
+def _keep(student: Learner, state: dict[str, Any], work: Work, rank: int) -> None:
     """Hand Ray Train a checkpoint of everything, and tell the world how far it is."""
     entry = state["history"][-1]
     if rank:
@@ -397,7 +316,7 @@ def _restore(student: Learner) -> dict[str, Any]:
 
 
 @contextmanager
-def _live_lines(work: _Work) -> Iterator[None]:
+def _live_lines(work: Work) -> Iterator[None]:
     """Print a line for each epoch as it ends."""
     stop = threading.Event()
     told = _history(work)
@@ -428,7 +347,7 @@ def _live_lines(work: _Work) -> Iterator[None]:
         thread.join()
 
 
-def _history(work: _Work) -> list[dict[str, Any]]:
+def _history(work: Work) -> list[dict[str, Any]]:
     with suppress(OSError, ValueError):
         if work.out.exists(work.live):
             history: list[dict[str, Any]] = work.out.read_json(work.live)

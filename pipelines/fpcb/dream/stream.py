@@ -332,7 +332,7 @@ def loader(stream: PanelStream, processes: int, *, pinned: bool) -> DataLoader[P
     )
 
 
-def _as_is(part: Part) -> Part:
+def _as_is(part: Any) -> Any:
     return part
 
 

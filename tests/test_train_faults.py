@@ -1,0 +1,166 @@
+"""DREAM trained under SIGKILL: whatever dies, and whoever does the work, no byte differs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cluster.errors import InputError
+from cluster.storage import Store
+from pipelines.fpcb.config import FeatureJob, ShardConfig
+from pipelines.fpcb.dataset import FEATURES, open_data_set
+from pipelines.fpcb.dream.learner import Learner, is_better, validation_metrics
+from pipelines.fpcb.dream.stream import PanelStream
+from pipelines.fpcb.dream.train_config import TrainConfig
+from pipelines.fpcb.dream.training import plan_training
+from pipelines.fpcb.generate_config import GenerateConfig
+from pipelines.fpcb.make_features import make_features
+from pipelines.fpcb.train import _validate, finished_training, train_dream
+
+ROOT = Path(__file__).parents[1]
+TIMEOUT_S = 90.0
+OPTIONS = {"width": 4, "epochs": 5, "batch_size": 64, "lanes": 3, "patience": 9}
+DRIVER = """
+import sys
+from cluster.connect import connect
+from cluster.storage import Store
+from pipelines.fpcb.dataset import FEATURES, open_data_set
+from pipelines.fpcb.dream.train_config import TrainConfig
+from pipelines.fpcb.train import train_dream
+data, out = sys.argv[1:]
+with connect() as cluster:
+    options = TrainConfig(**{options})
+    train_dream(cluster, open_data_set(data, FEATURES), Store(out), options)
+"""
+
+
+@pytest.fixture(scope="module")
+def data(cluster, tmp_path_factory):
+    out = str(tmp_path_factory.mktemp("panels"))
+    panels = GenerateConfig(panels=180, frames=24, seed=4)
+    return make_features(FeatureJob(panels=panels, shards=ShardConfig(out=out, shard_size=60)))
+
+
+def config(workers, **more):
+    return TrainConfig(**{**OPTIONS, "workers": workers, **more})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    """Weights and best epoch of the same training in one process without Ray: a plain loop."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    work = plan_training(data, Store(tmp_path_factory.mktemp("none")), config(1), None, "cpu")
+    plan, best, kept = work.plan, None, b""
+    student = Learner(work.objective, work.config, torch.device("cpu"), work.batch, plan.steps * 5)
+    epochs = range(OPTIONS["epochs"])
+    parts = iter(PanelStream(work.training, work.objective.reader, plan, range(3), epochs))
+    for epoch in epochs:
+        for step in range(plan.steps):
+            lanes = [student.gradient(next(parts).items, epoch, step, lane) for lane in range(3)]
+            student.apply(torch.stack(lanes), epoch * plan.steps + step)
+        figures = validation_metrics(_validate(student, work, 0, 1))
+        if is_better(figures, best):
+            best, kept = {"epoch": epoch, **figures}, student.weights()
+    torch.set_num_threads(threads)
+    return kept, best
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def train_workers():
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(process.cmdline()[:1]):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def epochs_done(out):
+    files = [*(Path(out.path) / "checkpoints").glob("*/history.json")]
+    return len(Store(files[0].parent).read_json(files[0].name)) if files else 0
+
+
+def test_killed_worker_and_killed_driver_change_no_byte(
+    cluster, data, undisturbed, tmp_path, join_environment, capsys, monkeypatch
+):
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one process less to start
+    out = Store(tmp_path)
+    script = DRIVER.replace("{options}", repr({**OPTIONS, "workers": 1}))
+    with (tmp_path / "log").open("w") as log:
+        driver = subprocess.Popen(
+            [sys.executable, "-c", script, data.store.uri, out.uri],
+            env={**join_environment, "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"},
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def reached(epochs):
+        assert driver.poll() is None, (tmp_path / "log").read_text()
+        return epochs_done(out) >= epochs
+
+    wait_for(lambda: reached(1))
+    (victim, *_) = train_workers()
+    victim.kill()
+    done = epochs_done(out)
+    wait_for(lambda: reached(done + 1))  # by workers that took the place of the killed
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert not out.exists("models/dream.json")
+    wait_for(lambda: not train_workers())
+
+    result = train_dream(cluster, data, out, config(2))
+    assert " epochs from an earlier run" in capsys.readouterr().err
+    assert [entry["epoch"] for entry in result["history"]] == [*range(OPTIONS["epochs"])]
+    assert [entry["workers"] for entry in result["history"]][::4] == [1, 2]
+    weights, best = undisturbed
+    assert out.read_bytes("models/dream.safetensors") == weights
+    assert {name: result["best"][name] for name in best} == best
+    folders = [path for path in (tmp_path / "checkpoints").glob("*/*") if path.is_dir()]
+    assert len(folders) == 1
+
+    again = train_dream(None, data, out, config(1, device="cpu"))
+    assert again["reused"]
+    assert again["history"] == result["history"]
+    assert finished_training(data, out, config(1, seed=1)) is None
+    assert finished_training(data, out, config(1, epochs=6)) is None
+
+
+def test_nan_in_a_map_is_refused_with_file_and_panel(cluster, data, tmp_path):
+    for name in ("data.json", *data.files(FEATURES)):
+        Store(tmp_path).write_bytes(name, data.store.read_bytes(name))
+    name = next(n for n in data.files(FEATURES) if "split=train/scenario=normal" in n)
+    table = pq.read_table(tmp_path / name, partitioning=None)
+    values = table["map_curvature"].combine_chunks()
+    flat = values.flatten().to_numpy().copy()
+    flat[len(flat) // 2] = np.nan
+    spoilt = pa.ListArray.from_arrays(values.offsets, pa.array(flat))
+    at = table.schema.get_field_index("map_curvature")
+    pq.write_table(table.set_column(at, "map_curvature", spoilt), tmp_path / name)
+    number = table["number"][len(table) // 2].as_py()
+    with pytest.raises(InputError, match=rf"normal.*panel {number}\b.*NaN"):
+        train_dream(
+            cluster,
+            open_data_set(str(tmp_path), FEATURES),
+            Store(tmp_path / "run"),
+            config(2, loader_workers=1),
+        )
+    assert not train_workers()
