@@ -146,6 +146,15 @@ def test_difference_is_found_where_it_is_and_only_there():
     assert verdicts["dream", ALL_CRACKED]["room"] == pytest.approx(1 - area["best_feature"])
 
 
+def test_difference_is_taken_panel_by_panel():
+    table = scored(6, dream=1.0)
+    near = table["dream"].to_numpy() + np.random.default_rng(0).normal(0, 0.02, len(table))
+    metrics = evaluate(table.append_column("best_feature", pa.array(near)), {}, replicas=200)
+    area = metrics["detectors"]["dream"]["cracked"][ALL_CRACKED]["pr_auc"]
+    one = next(row for row in metrics["beats"] if row["scenario"] == ALL_CRACKED)
+    assert one["high"] - one["low"] < 0.2 * (area["high"] - area["low"])
+
+
 def test_two_flawless_detectors_are_level():
     perfect = {"dream": 100.0, "mahalanobis": 90.0}
     rows = evaluate(scored(**perfect), {}, replicas=50)["beats"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 
 from cluster.errors import InputError
 from pipelines.fpcb.evaluation.thresholds import Threshold, for_false_alarms, for_precision
@@ -95,6 +96,19 @@ def test_precision_at_a_stated_prevalence_follows_bayes():
     assert found.got == pytest.approx(0.01 * recall / (0.01 * recall + 0.99 * alarms))
     assert found.got >= 0.9
     assert found.value > for_precision(label, score, 0.9).value
+
+
+def test_precision_interval_takes_exact_bounds_of_both_rates():
+    rng = np.random.default_rng(2)
+    label, score = panels(rng.normal(size=400), rng.normal(2, 1, size=100))
+    found = for_precision(label, score, 0.8)
+    called = found.calls(score)
+    tp, fp = (int((called & (label == of)).sum()) for of in (1, 0))
+    # Each rate at 97.5 %, so that both hold at once at 95 %; classes as frequent as they are.
+    recall = beta.ppf([0.0125, 0.9875], [tp, tp + 1], [101 - tp, 100 - tp])
+    alarms = beta.ppf([0.0125, 0.9875], [fp, fp + 1], [401 - fp, 400 - fp])
+    assert found.low == pytest.approx(100 * recall[0] / (100 * recall[0] + 400 * alarms[1]))
+    assert found.high == pytest.approx(100 * recall[1] / (100 * recall[1] + 400 * alarms[0]))
 
 
 def test_a_precision_met_by_all_panels_calls_all_ng():

@@ -22,7 +22,7 @@ from pipelines.fpcb.feature_table import names
 from pipelines.fpcb.quality_checks import areas
 
 _COLUMNS = 16  # whose ranks are held at once
-_PANELS = 20_000  # whose distances are worked out at once
+_PANELS = 500  # whose distances are worked out at once: they stay in the cache
 _NORMAL_IQR = 1.349  # interquartile range of a normal distribution of standard deviation 1
 
 
@@ -202,9 +202,7 @@ class Mahalanobis:
             rows = slice(start, start + _PANELS)
             x = values[rows, self.kept].astype(np.float64)
             z = (np.where(np.isfinite(x), x, self.middle) - self.middle) / self.scale
-            # No matrix product: that rounds by how many panels it is given at once.
-            white = np.einsum("ij,kj->ik", z - self.mean, self.whitening)
-            found[rows] = np.sqrt(np.einsum("ik,ik->i", white, white))
+            found[rows] = np.sqrt(_squared_lengths(self.whitening, (z - self.mean).T))
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -229,6 +227,18 @@ class Mahalanobis:
         if not whole:
             raise _damaged(where, "Mahalanobis distance", f"{k} of {p} features")
         return cls(kept=kept, shrinkage=shrinkage, n_panels=n, n_features=p, **arrays)
+
+
+def _squared_lengths(lower: Floats, z: Floats) -> Floats:
+    """Return ‖Lz‖² (n,) of columns z (k, n) and a lower triangular L (k, k).
+
+    Row by row: a matrix product would round by how many columns it is given at once.
+    """
+    product, total = np.zeros(z.shape), np.zeros(z.shape[1])
+    for j, row in enumerate(z):
+        product[j:] += lower[j:, j, None] * row
+        total += product[j] ** 2
+    return total
 
 
 def _table(features: npt.ArrayLike, columns: int | Sequence[str]) -> npt.NDArray[np.floating]:
