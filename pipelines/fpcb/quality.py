@@ -261,7 +261,7 @@ def _picture(found: Gathered, scenario: str) -> Picture | None:
         twin, _ = generate(replace(found.config, scenario="normal"), [number])
     return Picture(
         scenario=scenario,
-        title=_title(one, number, float(batch.fps[row])),
+        title=panel_title(one, number, float(batch.fps[row])),
         bad=bad,
         panel=_only(batch, row),
         twin=twin,
@@ -287,7 +287,8 @@ def _whole(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-def _title(one: Mapping[str, Any], number: int, fps: float) -> str:
+def panel_title(one: Mapping[str, Any], number: int, fps: float) -> str:
+    """Return what is known of a panel, as one line; values of ``one`` may be None."""
     said = [f"Panel {number}"]
     if one.get("name"):
         said.append(cut(str(one["name"]), _NAME_CHARACTERS))

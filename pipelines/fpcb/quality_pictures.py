@@ -25,6 +25,12 @@ MOST_STEPS, MOST_POINTS = 120, 400  # drawn of a panel that has more
 _ARROWS = 16
 _VELOCITY_S, _ACCELERATION_S2 = 0.15, 0.02  # px of arrow for a px/s, a px/s²
 _TEAL, _PURPLE = "#3d9a7b", "#a06cb8"
+FOUND_MARK = {
+    "symbol": "diamond",
+    "size": 9,
+    "color": "#7d4fa8",
+    "line": {"width": 1.5, "color": "#ffffff"},
+}
 _GHOSTS = 8
 _DIVERGING = [[0.0, "#2f6db3"], [0.5, "#f4f4f2"], [1.0, "#c4662a"]]
 
@@ -34,7 +40,8 @@ class Picture:
     """A panel to look at, and the good panel of the same number where it can be made.
 
     ``crack_frame`` (when it cracks or jolts), ``damage_frame`` (from when its shape shows it) and
-    ``crack_place`` (share of the length) are None where there is none, or it is not known.
+    ``crack_place`` (share of the length) are None where there is none, or it is not known;
+    ``found_frame`` and ``found_place`` where no detector called the panel cracked.
     """
 
     scenario: str
@@ -46,6 +53,8 @@ class Picture:
     damage_frame: int | None
     crack_place: float | None
     config: FeatureConfig
+    found_frame: int | None = None
+    found_place: float | None = None
 
     @property
     def seconds(self) -> npt.NDArray[np.float64]:
@@ -206,6 +215,15 @@ def _moving_traces(picture: Picture) -> list[go.Scatter]:
                 hovertemplate=f"crack at {picture.crack_place:.2f} of the length<extra></extra>",
             )
         )
+    if picture.found_place is not None:
+        traces.append(
+            go.Scatter(
+                mode="markers",
+                marker=FOUND_MARK,
+                name="found",
+                hovertemplate=f"found at {picture.found_place:.2f} of the length<extra></extra>",
+            )
+        )
     return traces
 
 
@@ -219,11 +237,14 @@ def _moving(picture: Picture, at: int) -> list[npt.NDArray[Any]]:
     if picture.twin_curve is not None:
         found.append(picture.twin_curve[:, at])
     found.append(picture.curve[:, at])
-    if picture.crack_place is not None:
-        n_points = picture.curve.shape[2]
-        place = round(picture.crack_place * (n_points - 1))
-        cracked = picture.damage_frame is None or at >= picture.damage_frame
-        found.append(picture.curve[:, at, place : place + 1 if cracked else place])
+    for share, since in (
+        (picture.crack_place, picture.damage_frame),
+        (picture.found_place, picture.found_frame),
+    ):
+        if share is not None:
+            place = round(share * (picture.curve.shape[2] - 1))
+            shown = since is None or at >= since
+            found.append(picture.curve[:, at, place : place + 1 if shown else place])
     return found
 
 
