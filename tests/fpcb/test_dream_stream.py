@@ -1,6 +1,7 @@
 """Panels streamed from the cache: every good one, the same for any workers, bad ones refused."""
 
 import io
+import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -182,11 +183,11 @@ def test_frame_reader_gives_frames_or_panels(panels):
     assert np.array_equal(whole.reshape(rows.shape), rows)
 
 
-def test_nan_is_refused_with_file_and_panel_also_from_a_loader_process(store):
+def test_nan_is_refused_with_file_and_panel_and_the_refusal_travels(store):
     name = write(store, [([*range(30)], 0)], spoil=17)
     found = good_panels(data_set(store, name), "train")
     stream = PanelStream(found, READER, plan(steps=4), range(4), range(1))
-    *_, last = loader(stream, 1, pinned=False)
+    *_, last = pickle.loads(pickle.dumps([*stream]))
     error = InputError(*last.refused)
     assert name in str(error)
     assert "panel 17" in str(error)

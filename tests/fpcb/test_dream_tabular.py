@@ -102,7 +102,7 @@ def test_training_finds_shifts_that_were_never_seen():
             _, scores, labels = goal.judge(pair, rows[4_000:].reshape(100, 20, 16), generator)
         good, cracked = scores[labels == 0], scores[labels == 1]
         judged.append(float((cracked[:, None] > good).float().mean()))
-        for step in range(300):
+        for step in range(150):
             optimizer.zero_grad()
             part = rows[:4_000][torch.randperm(4_000)[:500]]
             generator = torch.Generator().manual_seed(step)

@@ -355,8 +355,13 @@ def _cut(pieces: Sequence[Piece], at_least: int) -> list[Piece]:
     return [Piece(p.file, p.group, tuple(rows.tolist())) for p, rows in parts if rows.size]
 
 
-@lru_cache(maxsize=_OPEN_FILES)
 def _open(store: Store, name: str) -> pq.ParquetFile:
+    (info,) = store.filesystem.get_file_info([f"{store.path}/{name}"])
+    return _opened(store, name, info.mtime_ns, info.size)  # a file made again is another
+
+
+@lru_cache(maxsize=_OPEN_FILES)
+def _opened(store: Store, name: str, _mtime_ns: int | None, _size: int) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(store.filesystem.open_input_file(f"{store.path}/{name}"))
     except (pa.ArrowException, OSError) as error:
