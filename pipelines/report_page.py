@@ -79,7 +79,9 @@ def figure_json(
     """
     if figure is None:
         return None
-    text = str(to_json_plotly({**figure.to_dict(), "frames": frames} if frames else figure))
+    drawn = figure.to_dict()
+    drawn["layout"].pop("template", None)  # the page has its own
+    text = str(to_json_plotly({**drawn, "frames": frames} if frames else drawn))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     json_text = Markup(text)  # noqa: S704 - JSON without a character that could end the element

@@ -39,7 +39,7 @@ def distributions(rows: Rows, features: Sequence[str], nuisances: Sequence[str])
             own = (rows.known["scenario"] == scenario).to_numpy() & ~np.isnan(values)
             if own.any():
                 ends.append(np.quantile(values[own], [0.01, 0.99]))
-                _violin(figure, values[own], position, ORANGE if bad else BLUE, row, column)
+                violin(figure, values[own], position, ORANGE if bad else BLUE, row, column)
                 _medians(figure, values, own, rows.known["split"], position, row, column)
         low, high = np.min(ends, axis=0)[0], np.max(ends, axis=0)[1]
         margin = 0.05 * (high - low) or 1.0
@@ -116,9 +116,15 @@ def _scenarios(known: pd.DataFrame) -> list[tuple[str, bool]]:
     return [(name, value) for value, _, name in order]
 
 
-def _violin(
-    figure: go.Figure, values: npt.NDArray[Any], position: int, color: str, row: int, column: int
+def violin(
+    figure: go.Figure,
+    values: npt.NDArray[Any],
+    position: int,
+    color: str,
+    row: int | None = None,
+    column: int | None = None,
 ) -> None:
+    """Draw how values (n,) spread, as a violin along the x axis at ``position``."""
     every = max(1, -(-len(values) // _VIOLIN_PANELS))
     shown = np.sort(values)[every // 2 :: every].astype(np.float32)
     figure.add_violin(

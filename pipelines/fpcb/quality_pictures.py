@@ -55,6 +55,8 @@ class Picture:
     config: FeatureConfig
     found_frame: int | None = None
     found_place: float | None = None
+    most_points: int = MOST_POINTS
+    arrows: bool = True
 
     @property
     def seconds(self) -> npt.NDArray[np.float64]:
@@ -64,12 +66,12 @@ class Picture:
     @cached_property
     def curve(self) -> npt.NDArray[np.int16]:
         """Points of the panel (2, n_frames, k), px."""
-        return _thinned(self.panel)
+        return _thinned(self.panel, self.most_points)
 
     @cached_property
     def twin_curve(self) -> npt.NDArray[np.int16] | None:
         """Points of the good panel, beside a cracked one."""
-        return None if self.twin is None else _thinned(self.twin)
+        return None if self.twin is None else _thinned(self.twin, self.most_points)
 
     @cached_property
     def features(self) -> Features:
@@ -198,10 +200,10 @@ def _at(points: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
 def _moving_traces(picture: Picture) -> list[go.Scatter]:
     """Return the traces of `_moving`, without their points."""
     pixels = {"hovertemplate": "%{x}, %{y} px<extra></extra>"}
-    traces = [
-        _arrows(_TEAL, f"velocity × {_VELOCITY_S:g} s"),
-        _arrows(_PURPLE, f"acceleration × {_ACCELERATION_S2:g} s²"),
-    ]
+    traces = []
+    if picture.arrows:
+        traces.append(_arrows(_TEAL, f"velocity × {_VELOCITY_S:g} s"))
+        traces.append(_arrows(_PURPLE, f"acceleration × {_ACCELERATION_S2:g} s²"))
     if picture.twin_curve is not None:
         traces.append(_line(BLUE, 2, "the good panel of its number", **pixels))
     name = "panel" if picture.twin_curve is None else "this panel"
@@ -229,11 +231,11 @@ def _moving_traces(picture: Picture) -> list[go.Scatter]:
 
 def _moving(picture: Picture, at: int) -> list[npt.NDArray[Any]]:
     """Return the points (2, k) of what moves on the board, in frame ``at``."""
-    base, velocity, acceleration = (values[:, at] for values in picture.vectors)
-    found: list[npt.NDArray[Any]] = [
-        _segments(base, base + _VELOCITY_S * velocity),
-        _segments(base, base + _ACCELERATION_S2 * acceleration),
-    ]
+    found: list[npt.NDArray[Any]] = []
+    if picture.arrows:
+        base, velocity, acceleration = (values[:, at] for values in picture.vectors)
+        found.append(_segments(base, base + _VELOCITY_S * velocity))
+        found.append(_segments(base, base + _ACCELERATION_S2 * acceleration))
     if picture.twin_curve is not None:
         found.append(picture.twin_curve[:, at])
     found.append(picture.curve[:, at])
@@ -394,6 +396,6 @@ def _map(features: Features, name: str) -> npt.NDArray[np.float32]:
     return features.maps[0, names("map").index(name)].astype(np.float32)
 
 
-def _thinned(batch: PanelBatch) -> npt.NDArray[np.int16]:
-    every = -(-int(batch.n_points[0]) // MOST_POINTS)
+def _thinned(batch: PanelBatch, most_points: int) -> npt.NDArray[np.int16]:
+    every = -(-int(batch.n_points[0]) // most_points)
     return batch.points[0, :, :, : batch.n_points[0] : every]
