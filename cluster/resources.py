@@ -22,7 +22,7 @@ from typing import Any
 from cluster.errors import InputError
 
 DEVICES = ("cuda", "mlx", "mps")
-_CPU_ENGINES = ("newton", "celer", "sklearn", "numpy", "cpu")
+_CPU_ENGINES = ("newton", "celer", "sklearn", "numpy", "faiss", "cpu")
 _MLX_GPU_BUILDS = ("mlx-metal", "mlx-cuda", "mlx-cuda-12", "mlx-cuda-13")
 _QUERY_TIMEOUT_S = 15
 
@@ -98,7 +98,7 @@ def engine_resources(engine: str, *, num_cpus: float = 1) -> dict[str, Any]:
     ----------
     engine : str
         ``newton``, ``celer``, ``sklearn`` (cores alone), ``torch`` or ``torch:cuda`` (a CUDA
-        device), ``torch:cpu``, ``torch:mps``, ``mlx``.
+        device), ``torch:cpu``, ``torch:mps``, ``mlx``, ``faiss`` (cores alone) or ``faiss:cuda``.
     num_cpus : float
         Cores of the worker; Ray also gives its BLAS as many threads.
 
@@ -118,7 +118,7 @@ def engine_resources(engine: str, *, num_cpus: float = 1) -> dict[str, Any]:
     options: dict[str, Any] = {"num_cpus": num_cpus}
     if device == "cpu" and name in (*_CPU_ENGINES, "torch"):
         return options
-    if (name, device) == ("torch", "cuda"):
+    if device == "cuda" and name in ("torch", "faiss"):
         return {**options, "num_gpus": 1, "resources": {"cuda": 1}}
     if (name, device) in (("mlx", "mlx"), ("torch", "mps")):
         return {**options, "resources": {device: 1}}

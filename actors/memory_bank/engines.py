@@ -23,13 +23,15 @@ KINDS = ("flat", "ivf", "hnsw", "cuml")
 #   30,000    0.7   0.8   1.1       50,000 there is nothing to gain that is worth inexact answers.
 #   100,000   2.4   1.9   1.3
 AUTO_FLAT_BELOW = 50_000
+_AUTO_LARGEST_SHARE = 0.05  # of the lists; beyond, ivf is slower than flat
 _HELD_OUT = 2_000
 _HELD_OUT_NEIGHBOURS = 5
 _LINKS, _CONSTRUCTION_DEPTH = 16, 80
 _LISTS_PER_ROOT = 4  # lists = 4 √size, as FAISS advises
 _SMALLEST_TRAINED = 4_000  # below, k-means has too few rows a list and flat is as fast
 _PATCHES_PER_LIST, _ROUNDS = 48, 8
-_STEP = 1.25  # between settings tried
+_DEEPEST = 1_024  # efSearch beyond which hnsw is slower than flat
+_FINEST = 16  # settings are told apart to a 16th
 
 
 @dataclass
@@ -82,7 +84,7 @@ def build_engine(patches: FloatArray, kind: str, device: str, recall: float) -> 
         kind = "flat" if len(patches) < AUTO_FLAT_BELOW else "ivf"
     if kind in ("ivf", "hnsw") and len(patches) >= _SMALLEST_TRAINED:
         index, tuning = _tuned(patches, kind, recall)
-        if not automatic or tuning["share"] < 0.1:
+        if not automatic or tuning["share"] < _AUTO_LARGEST_SHARE:
             return engine_on(index, kind, device, tuning)
     index = faiss.IndexFlatL2(patches.shape[1])
     index.add(patches)
@@ -151,23 +153,36 @@ def _tuned(patches: FloatArray, kind: str, recall: float) -> tuple[Any, dict[str
     true = FlatSearch(np.ascontiguousarray(patches[kept])).search(patches[held], k)[0][:, -1]
     # Of the misses allowed, a fifth is left to chance: other queries than these will come.
     aim = 1 - 0.8 * (1 - recall)
-    setting, largest = (1, index.nlist) if kind == "ivf" else (k, len(kept))
-    while True:
-        name = _set(index, kind, setting)
+    largest = index.nlist if kind == "ivf" else min(_DEEPEST, len(kept))
+
+    def reached(setting: int) -> float:
+        _set(index, kind, setting)
         found = index.search(patches[held], k)[0]
         # By distance, not by row: one of two equally near rows is as good as the other.
-        reached = float((found <= true[:, None] * (1 + 1e-5)).mean())
-        if reached >= aim or setting >= largest:
-            break
-        setting = min(largest, max(setting + 1, int(setting * _STEP)))
+        return float((found <= true[:, None] * (1 + 1e-5)).mean())
+
+    # Doubled until it is enough, then halved in between: cheap settings are tried most.
+    below, setting = 0, min(k, largest)
+    while (best := reached(setting)) < aim and setting < largest:
+        below, setting = setting, min(largest, 2 * setting)
+    if best < recall:
+        raise InputError(
+            "memory bank", f"recall of {kind}", recall, f"{best:.4f}", "Use --kind flat: exact."
+        )
+    while setting - below > max(1, below // _FINEST):
+        middle = (below + setting) // 2
+        if (found := reached(middle)) >= aim:
+            setting, best = middle, found
+        else:
+            below = middle
     # Rows keep the order of the patches, which those held out at first would lose.
     whole = _empty(kind, patches[kept], n) if kind == "hnsw" else index
     if kind == "ivf":
         whole.reset()
     whole.add(patches)
-    _set(whole, kind, setting)
+    name = _set(whole, kind, setting)
     share = setting / largest if kind == "ivf" else min(1.0, setting * 2 * _LINKS / n)
-    return whole, {name: setting, "recall": reached, "share": share}
+    return whole, {name: setting, "recall": best, "share": share}
 
 
 def _empty(kind: str, patches: FloatArray, n: int) -> Any:

@@ -74,7 +74,7 @@ class FlatSearch:
         coarse = fine.reshape(-1, _COARSE // _FINE, fine.shape[1]).min(axis=1)
         groups, bound = _smallest(np.ascontiguousarray(coarse.T), k + _SPARE)
         inner = _within(groups, _COARSE // _FINE)
-        values = np.take_along_axis(np.ascontiguousarray(fine.T), inner, axis=1)
+        values = fine[inner, np.arange(len(shifted))[:, None]]
         some, inner_bound = _smallest(values, k + _SPARE)
         groups = np.take_along_axis(inner, some, axis=1)
         return _within(np.sort(groups, axis=1), _FINE), np.minimum(bound, inner_bound)
