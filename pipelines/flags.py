@@ -14,13 +14,20 @@ from cluster.errors import InputError
 
 
 def flags_of(config: type) -> list[inspect.Parameter]:
-    """Return a keyword parameter for each field of ``config`` and of the ones inside it."""
+    """Return a keyword parameter for each field of ``config`` and of the ones inside it.
+
+    Fields of one name are one flag, described by the first.
+    """
+    return [*{parameter.name: parameter for parameter in reversed(_flags(config))}.values()][::-1]
+
+
+def _flags(config: type) -> list[inspect.Parameter]:
     parameters: list[inspect.Parameter] = []
     hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
         kind = hints[field.name]
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            parameters += flags_of(kind)
+            parameters += _flags(kind)
             continue
         option = typer.Option(
             f"--{field.name.replace('_', '-')}",

@@ -11,17 +11,11 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pipelines.fpcb.cached import FrameReader, Panels, good_panels, read_piece
 from pipelines.fpcb.dataset import FEATURES, DataSet
 from pipelines.fpcb.dream.learner import Learner, seeded
 from pipelines.fpcb.dream.objective import TabularObjective
-from pipelines.fpcb.dream.stream import (
-    FrameReader,
-    Panels,
-    PanelStream,
-    StreamPlan,
-    good_panels,
-    read_piece,
-)
+from pipelines.fpcb.dream.stream import PanelStream, StreamPlan
 from pipelines.fpcb.dream.tabular import (
     ShiftDrawer,
     TabularPair,
@@ -33,11 +27,11 @@ from pipelines.fpcb.dream.train_config import TrainConfig
 from pipelines.fpcb.feature_store import read_rows
 
 _PEER_BATCH, _PEER_RATE = 32, 1e-3
-_BATCH, _RATE = 4096, 4e-3
+_BATCH, _RATE = 4096, 6e-3
 
 
 def training_table(
-    data: DataSet, *, panels: int = 750, peer_epochs: int = 10, epochs: int = 60, seed: int = 0
+    data: DataSet, *, panels: int = 750, peer_epochs: int = 4, epochs: int = 20, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Train both on the same rows, one thread; return a dict for each.
 

@@ -7,6 +7,7 @@ import typer
 from pipelines.flags import with_flags_of
 from pipelines.fpcb.config import ExportJob, FeatureJob, GenerateJob, ImportJob
 from pipelines.fpcb.dataset import FEATURES, PANELS, UNKNOWN, DataSet
+from pipelines.fpcb.detector_config import RunJob, ScoreJob, TrainJob
 from pipelines.fpcb.exchange import export_data, import_data
 from pipelines.fpcb.generate import generate_panels
 from pipelines.fpcb.make_features import make_features
@@ -99,6 +100,83 @@ def fpcb_export(
         print(f"{result['bundles']:,} bundles: {result['folder']}")
 
 
+@app.command("train")
+@with_flags_of(TrainJob)
+def fpcb_train(
+    config: TrainJob,
+    *,
+    data: Annotated[str, typer.Argument(help="A data set with features.", show_default=False)],
+    json_line: Json = False,
+) -> None:
+    """Train DREAM and PatchCore on good panels; learn from validation panels what is called NG.
+
+    Run the same command again to resume: finished epochs and shards are kept.
+
+    Example: `tenfold fpcb train data/features --out runs/line-3`
+
+    Example: `tenfold fpcb train data/features --detectors patchcore --false-alarms 0.001`
+    """
+    from pipelines.fpcb.run import train  # faiss and evaluation take seconds to load
+
+    _show_run(train(config, data), json_line)
+
+
+@app.command("score")
+@with_flags_of(ScoreJob)
+def fpcb_score(
+    config: ScoreJob,
+    *,
+    run: Annotated[str, typer.Argument(help="Run folder of train or run.", show_default=False)],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="A data set, or bundles, or folders of them.", show_default=False),
+    ],
+    json_line: Json = False,
+) -> None:
+    """Score panels with trained detectors: a row a panel, with when and where it cracked.
+
+    Bundles that cannot be read are listed in rejects.csv with file, line and reason.
+
+    Example: `tenfold fpcb score runs/line-3 measured/monday --out scores/monday`
+
+    Example: `tenfold fpcb score runs/line-3 data/features --out scores/all --format csv`
+    """
+    from pipelines.fpcb.score import score
+
+    out, rows = score(config, run, sources)
+    called = int(rows["called_ng"].to_numpy().sum())
+    if json_line:
+        print_json({"scores": out.uri, "panels": len(rows), "called_ng": called})
+        return
+    print(f"{len(rows):,} panels, {called:,} called NG\nscores: {out.uri}")
+
+
+@app.command("run")
+@with_flags_of(RunJob)
+def fpcb_run(
+    config: RunJob,
+    *,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="A data set with features; without it panels are generated.", show_default=False
+        ),
+    ] = None,
+    json_line: Json = False,
+) -> None:
+    """Do the whole job: panels, features, detectors, a scored and explained test set, a report.
+
+    Run the same command again to resume: finished epochs and shards are kept.
+
+    Example: `tenfold fpcb run --panels 10000 --out runs/first`
+
+    Example: `tenfold fpcb run data/measured --out runs/line-3`
+    """
+    from pipelines.fpcb.run import run
+
+    _show_run(run(config, data), json_line)
+
+
 @app.command("report")
 def fpcb_report(
     data: Annotated[str, typer.Argument(help="A data set.", show_default=False)],
@@ -119,6 +197,55 @@ def fpcb_report(
     for check in numbers["checks"]:
         print(f"{marks[check['sound']]:5}  {check['name']}: {check['text']}")
     print(f"report: {numbers['report']}")
+
+
+def _show_run(done: Any, json_line: bool) -> None:
+    metrics, folder = done.metrics, done.folder.uri
+    if json_line:
+        print_json({"run": folder, **metrics})
+        return
+    test = metrics.get("test")
+    if test is not None:
+        print_rows(_detector_rows(test))
+        print_rows(_called_rows(test))
+    threshold = metrics["decision"]["thresholds"]["ensemble"]
+    print(
+        f"threshold: above it were {threshold['got']:.2%} of {threshold['n_good']:,} good "
+        f"validation panels\nrun: {folder}"
+    )
+    if test is not None:
+        print(f"report: {folder}/report.html")
+
+
+def _detector_rows(test: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a cracked scenario: PR AUC of each detector and baseline."""
+    return [
+        {"PR AUC": scenario}
+        | {
+            name: f"{one['cracked'][scenario]['pr_auc']['value']:.4f}"
+            for name, one in test["detectors"].items()
+        }
+        for scenario in next(iter(test["detectors"].values()))["cracked"]
+    ]
+
+
+def _called_rows(test: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a scenario: how many panels the ensemble calls NG, and when and where."""
+    rows = []
+    for one in test["detectors"]["ensemble"]["confusion"]["scenarios"]:
+        off = (test["found"] or {}).get(one["scenario"])
+        frame, place = (off[name]["median_error"]["value"] if off else None
+                        for name in ("frame", "place"))  # fmt: skip
+        rows.append(
+            {
+                "scenario": one["scenario"],
+                "panels": one["n"],
+                "called NG": one["n_called_ng"],
+                "frames off": None if frame is None else f"{frame:g}",
+                "place off": None if place is None else f"{place:.2%}",
+            }
+        )
+    return rows
 
 
 def _show(data: DataSet, part: str, json_line: bool) -> None:

@@ -1,7 +1,7 @@
 """The detection report's pictures: panels judged wrongly, or found, with their anomaly maps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ def map_figure(seen: Seen, name: str) -> go.Figure:
     _mark_found(figure, seen)
     figure.update_xaxes(title="frame", showgrid=False, range=[frames[0] - 0.5, frames[-1] + 0.5])
     figure.update_yaxes(title="place along the board", showgrid=False, range=[0, 1])
-    finish(figure, height=330)
+    finish(figure, height=310)
     return figure.update_layout(showlegend=False, margin={"t": 74, "b": 48, "l": 58, "r": 12})
 
 
@@ -200,7 +200,7 @@ def _picture(seen: Seen, config: FeatureConfig) -> Picture:
         panel=seen.panel,
         twin=None,
         crack_place=known.get("crack_place"),
-        config=replace(config, places=next(iter(seen.maps.values())).shape[1]),
+        config=config,
         found_place=known.get("found_place") if seen.called else None,
         most_points=_MOST_POINTS,
         arrows=False,
@@ -221,11 +221,11 @@ def _panel(pictures: Mapping[str, npt.NDArray[Any]], at: int) -> PanelBatch | No
     )
 
 
-def _fps(seen: Seen) -> float:
+def _fps(seen: Seen) -> float | None:
     if seen.panel is not None:
         return float(seen.panel.fps[0])
     fps = seen.known.get("fps")
-    return float(fps) if is_number(fps) and fps > 0 else float("nan")
+    return float(fps) if is_number(fps) and fps > 0 else None
 
 
 def _rounded(values: npt.NDArray[np.float32], reach: float) -> npt.NDArray[np.float32]:

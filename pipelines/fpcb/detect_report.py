@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
@@ -90,6 +91,9 @@ def read_run(run: Store) -> Finished:
     try:
         metrics, config = run.read_json(_METRICS), run.read_json(_CONFIG)
         scores = run.read_table(_SCORES).to_pandas()
+        if "label" in scores:  # of any type, where labels are missing
+            label = scores["label"].to_numpy(dtype=float, na_value=np.nan)
+            scores = scores.assign(label=label)
         history = run.read_json(_TRAINING) if run.exists(_TRAINING) else []
         pictures = run.read_arrays(_PICTURES) if run.exists(_PICTURES) else None
     except FileNotFoundError as error:

@@ -118,7 +118,8 @@ def _check_baselines(test: Mapping[str, Any], decider: str | None) -> list[Check
             *_differences(own, "better", "beats"),
             *_differences(own, "worse", "is worse than"),
         ]
-        texts.append(f"{said(name)} {'; '.join(parts) or 'is level with the baselines'}.")
+        subject = "The ensemble" if name == "ensemble" else said(name)
+        texts.append(f"{subject} {'; '.join(parts) or 'is level with the baselines'}.")
     worse = any(one["verdict"] == "worse" for one in test["beats"] if one["detector"] == decider)
     text = " ".join(texts) + " All else is level: no difference that luck could not explain."
     return [Check("Baselines", not worse, text)]

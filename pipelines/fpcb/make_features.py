@@ -144,7 +144,7 @@ def _write(
         writer = FeatureWriter(sink)
         for batch, truth in batches:
             found = extract(batch, config)
-            beside = _with_camera(truth, batch)
+            beside = with_camera(truth, batch)
             writer.write(to_rows(found, beside))
             known.append(beside.select(["split", "scenario"]))
             digests.append(_digest(found, beside))
@@ -152,7 +152,7 @@ def _write(
     return summary_of(pa.concat_tables(known), [name], digests)
 
 
-def _with_camera(truth: pa.Table, batch: PanelBatch) -> pa.Table:
+def with_camera(truth: pa.Table, batch: PanelBatch) -> pa.Table:
     """Add what the camera says of each panel, where the truth does not have it."""
     columns = {
         "n_points": batch.n_points,

@@ -287,7 +287,7 @@ def _whole(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-def panel_title(one: Mapping[str, Any], number: int, fps: float) -> str:
+def panel_title(one: Mapping[str, Any], number: int, fps: float | None) -> str:
     """Return what is known of a panel, as one line; values of ``one`` may be None."""
     said = [f"Panel {number}"]
     if one.get("name"):
@@ -297,7 +297,8 @@ def panel_title(one: Mapping[str, Any], number: int, fps: float) -> str:
     if (crack := one.get("crack_frame")) is not None:
         event = "came in damaged, jolts" if one.get("damage_frame") == 0 else "cracks"
         where = f" at {one['crack_place']:.2f} of its length" if one.get("crack_place") else ""
-        said.append(f"{event} in frame {int(crack)} ({crack / fps:.2f} s){where}")
+        when = f" ({crack / fps:.2f} s)" if fps else ""
+        said.append(f"{event} in frame {int(crack)}{when}{where}")
     if one.get("severity") is not None:
         said.append(f"severity {one['severity']:.2f}")
     if one.get("hinge_deg") is not None:

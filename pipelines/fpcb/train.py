@@ -31,10 +31,11 @@ from cluster.nodes import Cluster
 from cluster.progress import gauge
 from cluster.resources import engine_resources
 from cluster.storage import Store
+from pipelines.fpcb.cached import read_piece
 from pipelines.fpcb.dataset import DataSet
 from pipelines.fpcb.dream.learner import Learner, is_better, validation_metrics
 from pipelines.fpcb.dream.model import About, DreamModel, read_model
-from pipelines.fpcb.dream.stream import PanelStream, Part, StreamPlan, loader, read_piece
+from pipelines.fpcb.dream.stream import PanelStream, Part, StreamPlan, loader
 from pipelines.fpcb.dream.train_config import TrainConfig
 from pipelines.fpcb.dream.training import Work, plan_training, training_key
 from pipelines.fpcb.kink_filter import KinkFilter

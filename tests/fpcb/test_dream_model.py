@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from cluster.errors import InputError
-from pipelines.fpcb.dream.inputs import MAPS, N_INPUTS, Inputs
+from pipelines.fpcb.dream.inputs import N_INPUTS, Inputs
 from pipelines.fpcb.dream.model import ABOUT, WEIGHTS, About, DreamModel, panel_scores
 from pipelines.fpcb.dream.networks import NetworkPair
 from pipelines.fpcb.dream.tabular import Scale, TabularPair
 from pipelines.fpcb.feature_table import FEATURE_VERSION
 from pipelines.fpcb.kink_filter import KinkFilter
+from pipelines.fpcb.maps import MAPS
 
 N_FRAMES, PLACES = 20, 16
 

@@ -12,19 +12,9 @@ from hypothesis import strategies as st
 
 from cluster.errors import InputError
 from cluster.storage import Store
+from pipelines.fpcb.cached import FrameReader, MapReader, Piece, good_panels, read_piece, to_frames
 from pipelines.fpcb.dataset import FEATURES, DataSet
-from pipelines.fpcb.dream.stream import (
-    FrameReader,
-    MapReader,
-    PanelStream,
-    Piece,
-    StreamPlan,
-    deal,
-    good_panels,
-    loader,
-    read_piece,
-    to_frames,
-)
+from pipelines.fpcb.dream.stream import PanelStream, StreamPlan, deal, loader
 from pipelines.fpcb.feature_table import FEATURE_VERSION
 
 N_FRAMES, PLACES = 6, 3

@@ -149,7 +149,7 @@ def test_shares_out_of_range_are_refused(wanted):
     label, score = panels(range(9), range(9))
     with pytest.raises(InputError, match="--false-alarms"):
         for_false_alarms(label, score, wanted)
-    with pytest.raises(InputError, match="--precision"):
+    with pytest.raises(InputError, match="--ng-precision"):
         for_precision(label, score, wanted)
     with pytest.raises(InputError, match="--prevalence"):
         for_precision(label, score, 0.5, prevalence=wanted)

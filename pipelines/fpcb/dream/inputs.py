@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from pipelines.fpcb.kink_filter import KinkFilter
 
-MAPS = ("curvature_excess", "curvature")
-"""Map columns read from the cache, in this order."""
 N_INPUTS = 5
 """Channels the networks see."""
 

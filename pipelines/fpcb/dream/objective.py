@@ -7,12 +7,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from pipelines.fpcb.cached import FrameReader, MapReader, Reader
 from pipelines.fpcb.dream.config import CrackConfig
 from pipelines.fpcb.dream.cracks import corrupt, draw_cracks
-from pipelines.fpcb.dream.inputs import MAPS, N_INPUTS, Inputs
+from pipelines.fpcb.dream.inputs import N_INPUTS, Inputs
 from pipelines.fpcb.dream.losses import focal, ssim
 from pipelines.fpcb.dream.networks import NetworkPair
-from pipelines.fpcb.dream.stream import FrameReader, MapReader, Reader
 from pipelines.fpcb.dream.tabular import (
     Scale,
     ShiftDrawer,
@@ -21,6 +21,7 @@ from pipelines.fpcb.dream.tabular import (
 )
 from pipelines.fpcb.dream.train_config import ShiftConfig
 from pipelines.fpcb.kink_filter import KinkFilter
+from pipelines.fpcb.maps import MAPS
 
 Half = torch.dtype | None  # the narrow type of mixed precision
 

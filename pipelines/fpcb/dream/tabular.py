@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from cluster.errors import InputError
+from pipelines.fpcb.cached import FrameReader, Panels, read_piece
 from pipelines.fpcb.dream.losses import focal
-from pipelines.fpcb.dream.stream import FrameReader, Panels, read_piece
 from pipelines.fpcb.dream.train_config import ShiftConfig
 from pipelines.fpcb.feature_table import names
 

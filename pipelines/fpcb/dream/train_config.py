@@ -37,9 +37,13 @@ class TrainConfig:
     width: int = field(
         default=16, metadata={"help": "Channels of the map networks at half resolution."}
     )
-    epochs: int = field(default=20, metadata={"help": "Passes over the good training panels."})
+    epochs: int = field(default=8, metadata={"help": "Rounds of training at most."})
+    epoch_panels: int = field(
+        default=8_000,
+        metadata={"help": "Good panels of a round; of more, each round takes others."},
+    )
     patience: int = field(
-        default=6, metadata={"help": "Epochs without a better validation score, then it stops."}
+        default=3, metadata={"help": "Epochs without a better validation score, then it stops."}
     )
     batch_size: int = field(
         default=256,
@@ -97,6 +101,7 @@ class TrainConfig:
             raise InputError("--precision", "float16 on a CPU", fix="Take bfloat16 or float32.")
         whole = {
             "epochs": 1,
+            "epoch_panels": 1,
             "patience": 1,
             "validation_panels": 1,
             "lanes": 1,

@@ -2,29 +2,27 @@
 
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
-from cluster.errors import InputError
 from cluster.fingerprint import fingerprint
 from cluster.storage import Store
 from pipelines.fpcb import kink_filter as kink_filters
+from pipelines.fpcb.cached import Panels, good_panels
 from pipelines.fpcb.dataset import FEATURES, DataSet
 from pipelines.fpcb.dream import config as crack_options
 from pipelines.fpcb.dream import cracks, inputs, learner, losses, networks, objective, tabular
 from pipelines.fpcb.dream import stream as streams
 from pipelines.fpcb.dream.model import About
 from pipelines.fpcb.dream.objective import MapObjective, Objective, TabularObjective, Weights
-from pipelines.fpcb.dream.stream import MapReader, Panels, StreamPlan, good_panels, read_piece
+from pipelines.fpcb.dream.stream import StreamPlan
 from pipelines.fpcb.dream.train_config import TrainConfig
 from pipelines.fpcb.feature_table import FEATURE_VERSION
-from pipelines.fpcb.kink_filter import KinkFilter, fit_filter
+from pipelines.fpcb.kink_filter import KinkFilter
+from pipelines.fpcb.maps import MAPS, filter_of
 
 CODE = (
     crack_options, cracks, inputs, kink_filters, learner, losses, networks, objective, streams,
     tabular,
 )  # fmt: skip
 
-_FILTER_PANELS = 1_000
 _NOT_THE_RESULT = ("workers", "loader_workers", "max_failures", "device")
 
 
@@ -69,8 +67,9 @@ def plan_training(
     training, validation = good_panels(data, "train"), good_panels(data, "val")
     goal: Objective
     if config.variant == "map":
-        fitted = kink_filter or _fit_filter(data, training)
-        columns, places = tuple(inputs.MAPS), fitted.places
+        fitted = kink_filter or filter_of(data, training)
+        columns: tuple[str, ...] = MAPS
+        places = fitted.places
         goal = MapObjective(
             n_frames=training.n_frames,
             width=config.width,
@@ -86,7 +85,7 @@ def plan_training(
     # A set smaller than a batch makes batches of its own size.
     part = max(1, min(config.batch_size, items) // config.lanes)
     batch = part * config.lanes
-    steps = max(1, items // batch)
+    steps = max(1, min(items, config.epoch_panels * goal.items_per_panel) // batch)
     plan = StreamPlan(
         lanes=config.lanes, part=part, steps=steps, buffer=goal.buffer, seed=config.seed
     )
@@ -111,14 +110,3 @@ def plan_training(
         device=device,
         out=out,
     )
-
-
-def _fit_filter(data: DataSet, panels: Panels) -> KinkFilter:
-    some = panels.first(_FILTER_PANELS)
-    if some.size < 2:
-        raise InputError(str(data.store), "too few good panels", "2 or more", some.size)
-    reader = MapReader(inputs.MAPS, panels.n_frames)
-    maps = np.concatenate([read_piece(some.store, piece, reader) for piece in some.pieces])
-    maps = maps.astype(np.float32)
-    window = data.about["features_of"]["curvature_window_places"]
-    return fit_filter(maps[:, 0], maps[:, 1].mean(axis=-1), window)

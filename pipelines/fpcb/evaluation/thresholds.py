@@ -147,7 +147,7 @@ def for_precision(
         When ``wanted`` or ``prevalence`` is not between 0 and 1, a score is NaN, or validation
         lacks good or cracked panels.
     """
-    bad, scores = _validation(label, score, "--precision", wanted)
+    bad, scores = _validation(label, score, "--ng-precision", wanted)
     need_cracked(bad, "validation", "Use --false-alarms, or label cracked panels in validation.")
     if prevalence is not None:
         _need_share("--prevalence", prevalence)

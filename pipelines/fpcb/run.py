@@ -1,0 +1,170 @@
+"""Panels to cracked panels found, timed and placed: the recipe."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.connect import connect
+from cluster.fingerprint import fingerprint
+from cluster.meter import Meter
+from cluster.nodes import Cluster
+from cluster.shards import map_shards
+from cluster.storage import Store
+from pipelines.fpcb.config import FeatureJob, ShardConfig
+from pipelines.fpcb.dataset import FEATURES, DataSet, open_data_set
+from pipelines.fpcb.decisions import DECISION, Decision
+from pipelines.fpcb.detect_report import write_detect_report
+from pipelines.fpcb.detector_config import DREAM, PATCHCORE, RunJob, TrainJob
+from pipelines.fpcb.detectors import About, Bank
+from pipelines.fpcb.evaluation.tables import curves, evaluate
+from pipelines.fpcb.make_features import make_features
+from pipelines.fpcb.patchcore import BANK
+from pipelines.fpcb.pictures import choose_pictures, write_pictures
+from pipelines.fpcb.score import score_data, searched, write_scores
+from pipelines.fpcb.stages import say
+from pipelines.fpcb.train_detectors import describe_run, open_run, train_detectors
+
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class DetectorRun:
+    """A finished run: its folder and its headline numbers."""
+
+    folder: Store
+    metrics: dict[str, Any]
+
+
+def train(job: TrainJob, source: str) -> DetectorRun:
+    """Train detectors on the features of ``source``; what is NG is learned on validation panels.
+
+    Raises
+    ------
+    InputError
+        When the data, an option, the run folder or the cluster cannot be used.
+    """
+    data = open_data_set(source, FEATURES)
+    folder = open_run(job, data.about[FEATURES]["digest"])
+    with Meter() as meter, connect(job.cluster) as cluster:
+        say(f"{cluster.describe()}\nrun folder {folder.uri}")
+        describe_run(folder, asdict(job), data)
+        _, decision = train_detectors(job, data, folder, cluster, meter)
+    metrics = {"decision": folder.read_json(DECISION), "stages": meter.table()}
+    metrics["called"] = decision.thresholds["ensemble"].to_dict()
+    return DetectorRun(folder, metrics)
+
+
+def run(job: RunJob, source: str | None = None) -> DetectorRun:
+    """Generate panels, or take the features of ``source``; train, score, decide, report.
+
+    Raises
+    ------
+    InputError
+        When the data, an option, the run folder or the cluster cannot be used.
+    """
+    folder = open_run(job.train, source or fingerprint(job.panels, job.features))
+    with Meter() as meter:
+        with connect(job.train.cluster) as cluster:
+            say(f"{cluster.describe()}\nrun folder {folder.uri}")
+            with meter.stage("features"):
+                data = _features(job, source, folder)
+            describe_run(folder, asdict(job), data)
+            about, decision = train_detectors(job.train, data, folder, cluster, meter)
+            with searched(cluster, folder, about) as bank:
+                with meter.stage("score test"):
+                    scores = _scores(job.train, data, folder, about, decision, cluster, bank)
+                with meter.stage("pictures"):
+                    _draw(data, folder, about, scores, cluster, bank)
+        with meter.stage("evaluate"):
+            found = _evaluated(scores, decision)
+        metrics = found | _about_run(data, folder, about) | {
+            "stages": meter.table(),
+            "total_seconds": meter.total_seconds,
+            "peak_gib": meter.peak_gib,
+        }  # fmt: skip
+        folder.write_json(METRICS, metrics)
+        write_detect_report(folder)
+    return DetectorRun(folder, metrics)
+
+
+def _features(job: RunJob, source: str | None, folder: Store) -> DataSet:
+    if source is not None:
+        return open_data_set(source, FEATURES)
+    shards = ShardConfig(out=(folder / "data").uri, workers=job.train.run.shard_workers)
+    wanted = FeatureJob(
+        panels=job.panels, features=job.features, shards=shards, cluster=job.train.cluster
+    )
+    return make_features(wanted)
+
+
+def _scores(
+    job: TrainJob,
+    data: DataSet,
+    folder: Store,
+    about: About,
+    decision: Decision,
+    cluster: Cluster,
+    bank: Bank | None,
+) -> pa.Table:
+    """Score validation panels, which training has done, and test panels; write all rows."""
+    parts = [
+        score_data(
+            cluster, data, folder, about, bank, [split],
+            label=f"score {label}", workers=job.run.shard_workers,
+        )
+        for split, label in (("val", "validation"), ("test", "test"))
+    ]  # fmt: skip
+    scores = decision.apply(pa.concat_tables(parts, promote_options="permissive"))
+    write_scores(folder, scores)
+    return scores
+
+
+def _draw(
+    data: DataSet,
+    folder: Store,
+    about: About,
+    scores: pa.Table,
+    cluster: Cluster,
+    bank: Bank | None,
+) -> None:
+    """Have a worker draw what the report shows: the driver loads no network."""
+    of_test = scores.filter(pc.equal(scores["split"], "test"))
+    chosen = choose_pictures(of_test)
+    draw = partial(write_pictures, data=data, run=folder, scores=of_test, bank=bank)
+    key = fingerprint("pictures", about.key, chosen, data.about[FEATURES]["digest"])
+    map_shards(cluster, draw, [chosen], folder, fingerprint=key, label="draw panels")
+
+
+def _evaluated(scores: pa.Table, decision: Decision) -> dict[str, Any]:
+    """Return the tables of both splits; thresholds come from validation alone."""
+    found: dict[str, Any] = {
+        split: evaluate(scores, decision.thresholds, split=split)
+        for split in ("val", "test")
+        if _labelled(scores, split)
+    }
+    return found | ({"curves": curves(scores)} if "test" in found else {})
+
+
+def _labelled(scores: pa.Table, split: str) -> bool:
+    """Whether there are good panels known as such: without, there is nothing to measure."""
+    own = scores.filter(pc.equal(scores["split"], split))
+    return bool(pc.any(pc.equal(own["label"], 0), min_count=0).as_py())
+
+
+def _about_run(data: DataSet, folder: Store, about: About) -> dict[str, Any]:
+    return {
+        "decision": folder.read_json(DECISION),
+        "training": folder.read_json("models/dream.json")["best"]
+        if DREAM in about.detectors
+        else None,
+        "memory": folder.read_json(f"{BANK}.json") if PATCHCORE in about.detectors else None,
+        "data": {
+            "folder": data.store.uri,
+            "n_panels": data.n_panels,
+            "counts": data.about["counts"],
+            "digest": data.about[FEATURES]["digest"],
+        },
+    }
