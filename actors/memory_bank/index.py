@@ -39,10 +39,15 @@ class MemoryBank:
         out.
     threads : int
         Of a search. Building takes one, so that the index is the same everywhere.
-    feature_version : str
-        Of what the patches are made of.
-    about : mapping, optional
-        Kept beside the index: plain values.
+    seed : int
+        Of which patches ``ivf`` and ``hnsw`` are tuned on.
+
+    Attributes
+    ----------
+    kind, size, dim
+        What the bank has become.
+    feature_version, about
+        As they were saved.
 
     Raises
     ------
@@ -59,20 +64,20 @@ class MemoryBank:
         device: str = "auto",
         recall: float = 0.99,
         threads: int = 1,
-        feature_version: str = "",
-        about: Mapping[str, Any] | None = None,
+        seed: int = 0,
     ) -> None:
         if kind not in (*KINDS, "auto"):
             raise InputError("--kind", "unknown", f"auto or one of {', '.join(KINDS)}", repr(kind))
         if not 0 < recall <= 1:
             raise InputError("--recall", "out of range", "above 0, at most 1", recall)
         self.asked, self.device, self.recall, self.threads = kind, device, recall, threads
-        self.feature_version, self.about = feature_version, dict(about or {})
+        self.seed, self.feature_version = seed, ""
+        self.about: dict[str, Any] = {}
         self._build(checked_patches(patches))
 
     def _build(self, patches: FloatArray) -> None:
         with limited_threads(1):
-            self._adopt(build_engine(patches, self.asked, self.device, self.recall))
+            self._adopt(build_engine(patches, self.asked, self.device, self.recall, self.seed))
 
     def _adopt(self, engine: Engine) -> None:
         self._engine = engine
@@ -83,9 +88,20 @@ class MemoryBank:
         """What ``ivf`` or ``hnsw`` is set to, and the recall measured with it."""
         return dict(self._engine.tuning)
 
-    def vectors(self) -> FloatArray:
-        """Return the patches (size, d) in order."""
-        return self._engine.vectors()
+    def reconstruct(self, index: npt.ArrayLike) -> FloatArray:
+        """Return the patches (…, d) with the indices (…)."""
+        return self._engine.rows[np.asarray(index, dtype=np.int64)]
+
+    def cut(self, start: int, end: int, device: str) -> MemoryBank:
+        """Return a bank of rows ``start`` to ``end``, of the same kind, on ``device``."""
+        return MemoryBank(
+            self._engine.rows[start:end],
+            kind=self.kind,
+            device=device,
+            recall=self.recall,
+            threads=self.threads,
+            seed=self.seed,
+        )
 
     def add(self, patches: npt.ArrayLike) -> None:
         """Append patches: the bank is the same as one built from all of them at once.
@@ -93,7 +109,7 @@ class MemoryBank:
         ``ivf`` and ``hnsw`` are trained and tuned again, so add in few, large batches.
         """
         more = checked_patches(patches, self.dim)
-        self._build(np.concatenate([self.vectors(), more]))
+        self._build(np.concatenate([self._engine.rows, more]))
 
     def search(self, queries: npt.ArrayLike, k: int) -> tuple[FloatArray, IntArray]:
         """Return the k nearest patches of each query.
@@ -128,12 +144,25 @@ class MemoryBank:
             squares, index = self._engine.search(Q, k)
         return np.sqrt(np.maximum(squares, 0)), index
 
-    def save(self, store: Store, name: str) -> None:
+    def save(
+        self,
+        store: Store,
+        name: str,
+        *,
+        about: Mapping[str, Any] | None = None,
+        feature_version: str | None = None,
+    ) -> None:
         """Write the bank as ``<name>.json`` and the index beside it, all or nothing.
+
+        ``about`` (plain values) and ``feature_version`` are kept in the JSON; without them, those
+        of the bank that was loaded.
 
         The index is named after its checksum and the JSON, written last, names it: a process that
         dies while saving leaves the bank that was there before.
         """
+        self.about = self.about if about is None else dict(about)
+        if feature_version is not None:
+            self.feature_version = feature_version
         data = faiss.serialize_index(self._engine.index).tobytes()
         checksum = _checksum(data)
         file = _index_file(name, checksum)
@@ -150,6 +179,7 @@ class MemoryBank:
                 "size": self.size,
                 "metric": "euclidean",
                 "recall": self.recall,
+                "seed": self.seed,
                 "tuning": self.tuning,
                 "feature_version": self.feature_version,
                 "about": self.about,
@@ -192,7 +222,7 @@ class MemoryBank:
             )
         bank = cls.__new__(cls)
         bank.asked, bank.recall = facts["asked"], facts["recall"]
-        bank.device, bank.threads = device, threads
+        bank.device, bank.threads, bank.seed = device, threads, facts["seed"]
         bank.feature_version, bank.about = facts["feature_version"], facts["about"]
         index = _read_index(store, _index_file(name, facts["blake2b"]), facts["blake2b"])
         if (index.d, index.ntotal) != (facts["dim"], facts["size"]):
@@ -211,6 +241,7 @@ _FACTS: dict[str, type | tuple[type, ...]] = {
     "dim": int,
     "size": int,
     "recall": (int, float),
+    "seed": int,
     "tuning": dict,
     "feature_version": str,
     "about": dict,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import ray
 
-from actors.memory_bank.actor import bank_actors
+from actors.memory_bank import actor
+from actors.memory_bank.actor import ShardedBank
 from actors.memory_bank.index import MemoryBank
-from actors.memory_bank.parts import write_parts
+from actors.memory_bank.part import BankPart
 from cluster.errors import InputError
 
 
@@ -25,31 +26,40 @@ def queries():
     return np.random.default_rng(2).integers(0, 4, (500, 5)).astype(np.float32)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 5])
-def test_answers_of_parts_are_those_of_one_index(cluster, store, patches, queries, parts):
-    distance, index = MemoryBank(patches).search(queries, 6)
-    names = write_parts(patches, store, "bank", parts)
-    with bank_actors(cluster, store, names) as bank:
-        assert sum(bank.sizes()) == 1003
+@pytest.mark.parametrize("actors", [1, 2, 5])
+def test_answers_of_actors_are_those_of_one_index(cluster, store, patches, queries, actors):
+    whole = MemoryBank(patches)
+    whole.save(store, "models/bank")
+    distance, index = whole.search(queries, 6)
+    with ShardedBank.open(cluster, store, "models/bank", actors=actors) as bank:
+        assert bank.size == 1003
         found = bank.search(queries, 6)
+        rows = bank.reconstruct(index)
     np.testing.assert_array_equal(found[0], distance)
     np.testing.assert_array_equal(found[1], index)
+    np.testing.assert_array_equal(rows, patches[index])
+
+
+def kill(bank_actor):
+    pid = ray.get(bank_actor.__ray_call__.remote(lambda _: os.getpid()))
+    os.kill(pid, signal.SIGKILL)
+    return pid
 
 
 def test_a_killed_actor_answers_the_same_with_what_was_added(cluster, store, patches, queries):
-    names = write_parts(patches[:900], store, "bank", 2)
-    with bank_actors(cluster, store, names) as bank:
-        assert bank.add(patches[900:]) == 1003
+    MemoryBank(patches[:900]).save(store, "bank")
+    with ShardedBank.open(cluster, store, "bank", actors=2) as bank:
+        bank.add(patches[900:])
         before = bank.search(queries, 6)
-        for actor in bank.actors:
-            pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
-            os.kill(pid, signal.SIGKILL)
+        killed = [kill(one) for one in bank.actors]
         after = bank.search(queries, 6)
-        others = {ray.get(a.__ray_call__.remote(lambda _: os.getpid())) for a in bank.actors}
-    assert pid not in others
+        now = [ray.get(a.__ray_call__.remote(lambda _: os.getpid())) for a in bank.actors]
+        bank.save(store, "copy")
+    assert not {*killed} & {*now}
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(before[1], MemoryBank(patches).search(queries, 6)[1])
+    assert MemoryBank.load(store, "copy").size == 1003
 
 
 def test_many_clients_ask_at_once_and_no_actor_has_torch(cluster, store, patches, queries):
@@ -57,7 +67,8 @@ def test_many_clients_ask_at_once_and_no_actor_has_torch(cluster, store, patches
     def client(bank, at):
         return bank.search(queries[at::4], 3)
 
-    with bank_actors(cluster, store, write_parts(patches, store, "bank", 1)) as bank:
+    MemoryBank(patches).save(store, "bank")
+    with ShardedBank.open(cluster, store, "bank") as bank:
         answers = ray.get([client.remote(bank, at) for at in range(4)])
         loaded = ray.get(bank.actors[0].__ray_call__.remote(lambda _: set(sys.modules)))
     assert "faiss" in loaded
@@ -68,27 +79,45 @@ def test_many_clients_ask_at_once_and_no_actor_has_torch(cluster, store, patches
         np.testing.assert_array_equal(rows, index[at::4])
 
 
-def test_adding_twice_changes_nothing_and_adding_to_another_size_is_refused(
-    cluster, store, patches
+def test_adding_twice_changes_nothing_and_adding_to_another_size_is_refused(store, patches):
+    MemoryBank(patches[:50]).save(store, "bank")
+    part = BankPart(store, "bank", 0, 2, "auto", 1)
+    for _ in range(2):
+        part.add(patches[50:60], 50)
+        part.reload()
+        assert part.whole == 60
+    with pytest.raises(InputError, match="size: expected 20, got 60"):
+        part.add(patches[50:60], 20)
+    with pytest.raises(InputError, match="size: expected 50, got 60"):
+        part.add(patches[500:510], 50)
+
+
+def test_batches_of_a_search_are_put_together_in_order(
+    cluster, store, patches, queries, monkeypatch
 ):
-    with bank_actors(cluster, store, write_parts(patches[:50], store, "bank", 1)) as bank:
-        actor = bank.actors[0]
-        sizes = [ray.get(actor.add.remote(patches[50:60], 50)) for _ in range(2)]
-        assert sizes == [60, 60]
-        with pytest.raises(InputError, match="size: expected 20, got 60"):
-            ray.get(actor.add.remote(patches[50:60], 20))
+    monkeypatch.setattr(actor, "_BATCH", 123)
+    MemoryBank(patches).save(store, "bank")
+    with ShardedBank.open(cluster, store, "bank", actors=2) as bank:
+        found = bank.search(queries, 4)
+    np.testing.assert_array_equal(found[1], MemoryBank(patches).search(queries, 4)[1])
 
 
 def test_bad_questions_and_banks_are_refused_in_the_driver(cluster, store, patches, queries):
-    with bank_actors(cluster, store, write_parts(patches, store, "bank", 2)) as bank:
-        with pytest.raises(InputError, match=r"expected 1 to 1003, got 1004"):
-            bank.search(queries, 1004)
+    MemoryBank(patches[:3]).save(store, "bank")
+    with ShardedBank.open(cluster, store, "bank", actors=2) as bank:
+        assert bank.search(queries, 3)[1].shape == (500, 3)
+        with pytest.raises(InputError, match=r"expected 1 to 3, the size .*got 4"):
+            bank.search(queries, 4)
         with pytest.raises(InputError, match="expected 5, as in the memory bank, got 3"):
             bank.search(queries[:, :3], 2)
-    with (
-        pytest.raises(InputError, match="no memory bank here"),
-        bank_actors(cluster, store, ["other"]),
-    ):
-        pass
-    with pytest.raises(InputError, match="parts: expected 1 to 1003"):
-        write_parts(patches, store, "bank", 1004)
+    for name, actors, message in (("other", 1, "no memory bank"), ("bank", 4, "actors: expected")):
+        with (
+            pytest.raises(InputError, match=message),
+            ShardedBank.open(cluster, store, name, actors=actors),
+        ):
+            pass
+
+
+def test_a_run_without_a_bank_opens_none(cluster, store):
+    with ShardedBank.open(cluster, store, None) as bank:
+        assert bank is None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from actors.memory_bank import exact
+from actors.memory_bank import engines, exact
 from actors.memory_bank.exact import FlatSearch
 from actors.memory_bank.index import MemoryBank
 from actors.memory_bank.merge import merge_nearest
@@ -74,6 +74,20 @@ def test_tuned_search_finds_the_wanted_share_of_the_nearest(kind):
     )
 
 
+def test_structureless_patches_stay_flat_when_the_kind_is_chosen_by_size(monkeypatch):
+    monkeypatch.setattr(engines, "AUTO_FLAT_BELOW", 5000)
+    noise = np.random.default_rng(1).standard_normal((6000, 32)).astype(np.float32)
+    assert MemoryBank(noise, kind="auto").kind == "flat"
+    clear = 100 * clustered(6000, 4, 1) // 100
+    assert MemoryBank(clear, kind="auto").kind == "ivf"
+
+
+def test_a_recall_out_of_reach_is_refused(monkeypatch):
+    monkeypatch.setattr(engines, "_DEEPEST", 5)
+    with pytest.raises(InputError, match=r"recall of hnsw: expected 0.99, got 0\.\d+.*flat"):
+        MemoryBank(clustered(6000, 32, 2), kind="hnsw")
+
+
 def test_small_banks_are_flat_whatever_was_asked():
     assert MemoryBank(clustered(200, 4, 7), kind="ivf").kind == "flat"
     assert MemoryBank(clustered(200, 4, 7), kind="auto").kind == "flat"
@@ -86,15 +100,15 @@ def test_adding_is_building_from_all_at_once(kind):
     grown.add(patches[4500:])
     whole = MemoryBank(patches, kind=kind)
     assert grown.size == 6000
-    np.testing.assert_array_equal(grown.vectors(), patches)
+    np.testing.assert_array_equal(grown.reconstruct(np.arange(6000)), patches)
     for one, other in zip(grown.search(queries, 3), whole.search(queries, 3), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
 def test_a_saved_bank_answers_the_same(kind, store):
-    bank = MemoryBank(clustered(5000, 8, 10), kind=kind, feature_version="3", about={"share": 0.1})
-    bank.save(store, "models/bank")
+    bank = MemoryBank(clustered(5000, 8, 10), kind=kind)
+    bank.save(store, "models/bank", feature_version="3", about={"share": 0.1})
     loaded = MemoryBank.load(store, "models/bank", feature_version="3")
     assert (loaded.kind, loaded.about, loaded.tuning) == (kind, {"share": 0.1}, bank.tuning)
     queries = clustered(200, 8, 11)
@@ -156,7 +170,7 @@ def test_a_missing_bank_or_index_is_named(store):
     ],
 )
 def test_a_bank_of_another_version_is_refused(change, message, store):
-    MemoryBank(clustered(50, 4, 14), feature_version="3").save(store, "bank")
+    MemoryBank(clustered(50, 4, 14)).save(store, "bank", feature_version="3")
     store.write_json("bank.json", {**store.read_json("bank.json"), **change})
     with pytest.raises(InputError, match=message):
         MemoryBank.load(store, "bank", feature_version="3")
