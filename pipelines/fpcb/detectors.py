@@ -8,12 +8,13 @@ RUN/models/baselines.json   the two that they have to beat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from actors.memory_bank.reweight import Bank
 from actors.memory_bank.reweight import panel_scores as reweighted
 from cluster.errors import InputError
 from cluster.storage import Store
@@ -24,7 +25,6 @@ from pipelines.fpcb.feature_table import FEATURE_VERSION
 from pipelines.fpcb.kink_filter import KinkFilter, after
 from pipelines.fpcb.localise import Found, localise
 from pipelines.fpcb.maps import MAPS, split_maps
-from pipelines.fpcb.patchcore import MEMORY
 from pipelines.fpcb.patches import PatchConfig, departures, make_patches
 
 ABOUT, FILTER, BASELINES = (
@@ -37,24 +37,6 @@ MEASURES = ("frame_", "panel_", "map_")
 
 _TOP = 10  # places and frames of a map whose mean is a panel's score
 _Floats = npt.NDArray[np.float32]
-
-
-class Bank(Protocol):
-    """A memory bank, wherever it is."""
-
-    def search(
-        self, queries: npt.ArrayLike, k: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Return distances and indices (n, k) of the nearest patches."""
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """PatchCore's memory: where it is searched, its patches, and the rows nearest to each."""
-
-    bank: Bank
-    patches: _Floats
-    neighbours: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +90,7 @@ class Detectors:
     about: About
     kink_filter: KinkFilter
     patches: PatchConfig
-    memory: Memory | None
+    bank: Bank | None
     dream: Any
     baselines: Mapping[str, BestFeature | Mahalanobis]
 
@@ -137,7 +119,7 @@ class Detectors:
         columns: dict[str, Any] = {name: rows[name] for name in known}
         if self.dream is not None:
             columns[DREAM] = self._dream(maps, rows, where)[0]
-        if self.memory is not None:
+        if self.bank is not None:
             columns[PATCHCORE] = self._patchcore(excess, bend)
         measured = panel_features(rows)
         columns |= {name: one.score(measured) for name, one in self.baselines.items()}
@@ -152,10 +134,10 @@ class Detectors:
         drawn = {"excess": excess, "evidence": after(evidence, bend)}
         if self.dream is not None:
             drawn[DREAM] = self._dream(maps, rows, where)[1]
-        if self.memory is not None:
+        if self.bank is not None:
             own = make_patches(evidence, bend, self.kink_filter, self.patches)
-            _, index = self.memory.bank.search(own.reshape(-1, own.shape[-1]), 1)
-            nearest = self.memory.patches[index[:, 0]].reshape(own.shape)
+            _, index = self.bank.search(own.reshape(-1, own.shape[-1]), 1)
+            nearest = self.bank.reconstruct(index[:, 0]).reshape(own.shape)
             drawn[PATCHCORE] = departures(
                 own, nearest, excess.shape[1], self.kink_filter, self.patches
             )
@@ -180,17 +162,10 @@ class Detectors:
         return top.mean(axis=1), found
 
     def _patchcore(self, excess: _Floats, bend: _Floats) -> _Floats:
-        assert self.memory is not None
+        assert self.bank is not None
         evidence = self.kink_filter.evidence(excess)
         own = make_patches(evidence, bend, self.kink_filter, self.patches)
-        distance, nearest = self.memory.bank.search(own.reshape(-1, own.shape[-1]), 1)
-        return reweighted(
-            own,
-            distance.reshape(own.shape[:2]),
-            nearest.reshape(own.shape[:2]),
-            self.memory.patches,
-            self.memory.neighbours,
-        ).score
+        return reweighted(own, self.bank, self.patches.neighbours)
 
 
 def load_detectors(run: Store, bank: Bank | None) -> Detectors:
@@ -210,8 +185,7 @@ def load_detectors(run: Store, bank: Bank | None) -> Detectors:
     kink_filter, baselines = _load_files(run, about.key)
     dream = _load_dream(run, about.key) if DREAM in about.detectors else None
     patches = PatchConfig(**about.patches)
-    memory = _load_memory(run, bank, about.key) if bank is not None else None
-    return Detectors(about, kink_filter, patches, memory, dream, baselines)
+    return Detectors(about, kink_filter, patches, bank, dream, baselines)
 
 
 @lru_cache(maxsize=4)
@@ -228,20 +202,6 @@ def _load_files(run: Store, key: str) -> tuple[KinkFilter, dict[str, BestFeature
         return kink_filter, {name: kinds[name].from_dict(known[name], where) for name in known}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(where, "damaged", got=str(error), fix=fix) from error
-
-
-def _load_memory(run: Store, bank: Bank, key: str) -> Memory:
-    return Memory(bank, *_memory_arrays(run, key))
-
-
-@lru_cache(maxsize=4)
-def _memory_arrays(run: Store, key: str) -> tuple[_Floats, npt.NDArray[np.int64]]:
-    try:
-        arrays = run.read_arrays(MEMORY)
-        return arrays["patches"], arrays["neighbours"]
-    except (OSError, ValueError, KeyError) as error:
-        fix = "Run `tenfold fpcb train` again."
-        raise InputError(f"{run}/{MEMORY}", "damaged", got=str(error), fix=fix) from error
 
 
 @lru_cache(maxsize=4)

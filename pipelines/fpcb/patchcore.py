@@ -3,7 +3,7 @@
 Each shard of panels chooses its own centres, and a last round chooses among all of them.
 
 RUN/work/coreset/…          centres of each shard
-RUN/models/patchcore.*      the bank, and its patches with their neighbourhoods
+RUN/models/patchcore.*      the bank
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,6 @@ from pipelines.fpcb.maps import MAPS, split_maps
 from pipelines.fpcb.patches import PatchConfig, make_patches, starts
 
 BANK = "models/patchcore"
-MEMORY = f"{BANK}.npz"
-"""Patches of the bank (size, dim), and the rows nearest to each (size, neighbours)."""
-
 CODE = (coreset, kink_filters, patches)
 
 _STAGE = "choose patches"
@@ -117,18 +114,14 @@ def write_memory(
     share a process: each brings its own OpenMP.
     """
     from actors.memory_bank.index import MemoryBank
-    from actors.memory_bank.parts import write_parts
-    from actors.memory_bank.reweight import neighbourhoods
 
     centres = [parts.read_arrays(name)["patches"] for name in files]
     merged = merge_coresets(centres, size, seed=(seed, 0))
     chosen = np.concatenate(centres)[merged.index]
-    neighbours = neighbourhoods(MemoryBank(chosen), min(config.neighbours, len(chosen)))
+    bank = MemoryBank(chosen, kind=config.bank_kind, seed=seed)
     about = about | {"radius": merged.radius}
-    options: dict[str, Any] = {"kind": config.bank_kind, "feature_version": FEATURE_VERSION}
-    write_parts(chosen, store, BANK, config.bank_actors, about=about, **options)
-    store.write_arrays(MEMORY, patches=chosen, neighbours=neighbours)
-    return {"rows": len(chosen), "files": store.list(f"{BANK}")}
+    bank.save(store, BANK, about=about, feature_version=FEATURE_VERSION)
+    return {"rows": bank.size, "files": store.list(f"{BANK}.")}
 
 
 def choose_patches(

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from actors.memory_bank.reweight import Bank
 from cluster.errors import InputError
 from cluster.storage import Store
 from pipelines.fpcb.cached import open_features
 from pipelines.fpcb.dataset import FEATURES, PANELS, DataSet
-from pipelines.fpcb.detectors import Bank, load_detectors
+from pipelines.fpcb.detectors import load_detectors
 from pipelines.fpcb.generator import generate
 from pipelines.fpcb.panel_table import read_panels, to_batches
 from pipelines.fpcb.panels import PanelBatch

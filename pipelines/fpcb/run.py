@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.memory_bank.reweight import Bank
 from cluster.connect import connect
 from cluster.fingerprint import fingerprint
 from cluster.meter import Meter
@@ -18,7 +19,7 @@ from pipelines.fpcb.dataset import FEATURES, DataSet, open_data_set
 from pipelines.fpcb.decisions import DECISION, Decision
 from pipelines.fpcb.detect_report import write_detect_report
 from pipelines.fpcb.detector_config import DREAM, PATCHCORE, RunJob, TrainJob
-from pipelines.fpcb.detectors import About, Bank
+from pipelines.fpcb.detectors import About
 from pipelines.fpcb.evaluation.tables import curves, evaluate
 from pipelines.fpcb.make_features import make_features
 from pipelines.fpcb.patchcore import BANK

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from actors.memory_bank.actor import bank_actors
+from actors.memory_bank.actor import ShardedBank
+from actors.memory_bank.reweight import Bank
 from cluster.connect import connect
 from cluster.errors import InputError
 from cluster.fingerprint import fingerprint
@@ -26,7 +27,7 @@ from pipelines.fpcb.cached import check_version, open_features
 from pipelines.fpcb.dataset import FEATURES, PANELS, DataSet, is_data_set, open_data_set
 from pipelines.fpcb.decisions import Decision
 from pipelines.fpcb.detector_config import PATCHCORE, ScoreJob
-from pipelines.fpcb.detectors import About, Bank, load_detectors
+from pipelines.fpcb.detectors import About, load_detectors
 from pipelines.fpcb.exchange import Reading, Shard, gather_rejects, plan_import, write_rejects
 from pipelines.fpcb.feature_store import to_rows
 from pipelines.fpcb.features import FeatureConfig, extract
@@ -121,10 +122,8 @@ def searched(cluster: Cluster, run: Store, about: About) -> AbstractContextManag
     """Open the memory bank of a run for the length of a block; None without PatchCore."""
     if PATCHCORE not in about.detectors:
         return nullcontext()
-    parts = about.patches["bank_actors"]
-    names = [BANK] if parts == 1 else [f"{BANK}-{part}" for part in range(parts)]
-    # No core of its own: searching takes a small share of the time of those who ask and wait.
-    return bank_actors(cluster, run, names, num_cpus=0)
+    # Half a core: searching takes a small share of the time of those who ask and wait.
+    return ShardedBank.open(cluster, run, BANK, actors=about.patches["bank_actors"])
 
 
 def _score_sources(
