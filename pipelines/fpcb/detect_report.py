@@ -185,7 +185,7 @@ def _kpis(found: Finished, decider: str | None) -> list[tuple[str, str]]:
         panels,
         ("cracked panels found", f"{write_count(confusion['tp'])} of {write_count(n_bad)}"),
         ("false alarms", f"{write_count(confusion['fp'])} of {write_count(n_good)}"),
-        ("median error of the time", f"{off} frame{'' if off == '1' else 's'}"),
+        ("median error of the time", off + {"–": "", "1": " frame"}.get(off, " frames")),
         ("median error of the place", estimate(place, write_length)["value"]),
         (f"PR AUC, {said(decider)}", estimate(area, write_area)["value"]),
     ]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -82,6 +82,12 @@ def decided(table, members=MEMBERS):
     )
 
 
+@cache
+def usual():
+    """Rows as they usually are; callers leave them alone."""
+    return decided(panels())
+
+
 def measured(table, ensemble, thresholds, split="test"):
     """Metrics as a run writes them."""
     scores = pa.Table.from_pandas(table, preserve_index=False)
@@ -153,7 +159,7 @@ def page_of(run):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    table, ensemble, thresholds = decided(panels())
+    table, ensemble, thresholds = usual()
     metrics = measured(table, ensemble, thresholds)
     test = table[table["split"] == "test"]
     wrong = test[test["called_ng"] != (test["label"] == 1)]
@@ -175,7 +181,8 @@ def test_report_says_what_the_metrics_say(whole):
         for measures in one["cracked"].values():
             for estimate in measures.values():
                 assert write_area(estimate["value"]) in page.text
-    assert "1.00 frames" in page.text or "1 frames" in page.text
+    assert "1 frame" in page.text
+    assert "1 frames" not in page.text
     assert "1.00 %" in page.text  # median error of the place
     for name in ("DREAM", "PatchCore", "best single feature", "Mahalanobis distance"):
         assert name in page.text
@@ -261,12 +268,11 @@ def test_easy_panels_are_said_to_be_so(tmp_path):
     page = page_of(write_run(tmp_path, table, metrics))
     assert "too easy" in page.text
     assert "There are no misses" in page.text
-    assert ">20<" not in page.text
     assert "20 of 20" in page.text
 
 
 def test_threshold_that_breaks_its_promise_is_pointed_out():
-    table, ensemble, thresholds = decided(panels())
+    table, ensemble, thresholds = usual()
     shifted = table.copy()
     good = (shifted["split"] == "test") & (shifted["label"] == 0)
     shifted.loc[good, "ensemble"] += 10.0
@@ -281,42 +287,29 @@ def without(metrics, *names):
     return {k: v for k, v in metrics.items() if k not in names}
 
 
-@pytest.mark.parametrize(
-    ("case", "sentence"),
-    [
-        ("no training", "No training of DREAM was recorded."),
-        ("no pictures", "No panel was kept to be drawn."),
-        ("empty pictures", "No panel was kept to be drawn."),
-        ("no points", "Panels to look at"),
-        ("nothing but test", "No stage was measured."),
-        ("nan", "DREAM, over 2 epochs"),
-    ],
-)
-def test_report_is_whole_when_parts_are_missing(case, sentence, whole, tmp_path):
+def test_report_is_whole_without_training_and_pictures(whole, tmp_path):
+    table, metrics, _, _, _ = whole
+    metrics = without(metrics, "training", "stages", "data", "curves") | {"memory": None}
+    drawn = {"number": np.array([], np.int64), "reason": np.array([], "U1")}
+    page = page_of(write_run(tmp_path, table, metrics, drawn, history=None))
+    assert "No training of DREAM was recorded." in page.text
+    assert "No panel was kept to be drawn." in page.text
+    assert "No stage was measured." in page.text
+
+
+def test_report_is_whole_when_points_are_missing_and_numbers_are_nan(whole, tmp_path):
     table, metrics, drawn, _, _ = whole
-    history = HISTORY
-    if case == "no training":
-        history, metrics = None, without(metrics, "training") | {"memory": None}
-    elif case == "no pictures":
-        drawn = None
-    elif case == "empty pictures":
-        drawn = {"number": np.array([], np.int64), "reason": np.array([], "U1")}
-    elif case == "no points":
-        drawn = {k: v for k, v in drawn.items() if k not in ("points", "n_points", "fps", "dream")}
-    elif case == "nothing but test":
-        metrics, drawn = {"test": metrics["test"]}, None
-    elif case == "nan":
-        metrics = json.loads(json.dumps(metrics))
-        area = metrics["test"]["detectors"]["dream"]["cracked"]["crack"]["pr_auc"]
-        area.update(value=float("nan"), low=None, high=None)
-        history = [{**one, "val_loss": float("nan"), "val_ap": None} for one in HISTORY]
-        drawn = {k: np.full_like(v, np.nan) if k == "excess" else v for k, v in drawn.items()}
+    metrics = json.loads(json.dumps(metrics))
+    area = metrics["test"]["detectors"]["dream"]["cracked"]["crack"]["pr_auc"]
+    area.update(value=float("nan"), low=None, high=None)
+    history = [{**one, "val_loss": float("nan"), "val_ap": None} for one in HISTORY]
+    drawn = {k: v for k, v in drawn.items() if k not in ("points", "n_points", "fps", "dream")}
+    drawn["excess"] = np.full_like(drawn["excess"], np.nan)
     page = page_of(write_run(tmp_path, table, metrics, drawn, history))
-    assert sentence in page.text
-    if case == "no points":
-        figures = [json.loads(figure) for figure in page.figures]
-        assert not any("frames" in figure for figure in figures)
-        assert sum(f["data"][0]["type"] == "heatmap" for f in figures) == 3 * len(drawn["number"])
+    assert "DREAM, over 2 epochs" in page.text
+    figures = [json.loads(figure) for figure in page.figures]
+    assert not any("frames" in figure for figure in figures)
+    assert sum(f["data"][0]["type"] == "heatmap" for f in figures) == 3 * len(drawn["number"])
 
 
 def test_report_of_one_detector(tmp_path):
@@ -338,7 +331,7 @@ def test_report_of_good_panels_alone(tmp_path):
 
 @pytest.mark.parametrize("case", ["no labels", "no test split", "no rows"])
 def test_report_without_labelled_test_panels(case, tmp_path):
-    table, ensemble, thresholds = decided(panels())
+    table, ensemble, thresholds = usual()
     metrics = measured(table, ensemble, thresholds)
     metrics = without(metrics, "test", "curves") | {"val": metrics["test"]}
     if case == "no labels":
@@ -368,7 +361,7 @@ def test_torn_scores_are_refused(whole, tmp_path):
 
 
 def test_errors_are_found_less_true():
-    table, _, _ = decided(panels())
+    table, _, _ = usual()
     test = table[table["split"] == "test"]
     found = errors(test)
     assert len(found) == int((test["called_ng"] & (test["label"] == 1)).sum())
@@ -423,5 +416,4 @@ def test_area_below_one_never_reads_one():
 def test_options_are_listed(whole):
     _, _, _, page, run = whole
     config = run.read_json("config.json")
-    assert asdict(GenerateConfig())["seed"] == 0
     assert all(name in page.text for stage in config.values() for name in stage)
