@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import faiss
@@ -66,18 +67,15 @@ def coreset_table(
     """
     X = clustered(n, d, seed) if patches is None else np.ascontiguousarray(patches, np.float32)
     size = max(1, round(share * len(X)))
-    methods: dict[str, Callable[[], Any]] = {
-        "greedy": lambda: greedy_coreset(X, size, seed=seed)
-    } | {
-        f"two rounds, {count} shards": lambda count=count: two_round_coreset(
-            X, size, seed=seed, patches_per_shard=-(-len(X) // count)
+    methods: dict[str, Callable[[], Any]] = {"greedy": partial(greedy_coreset, X, size, seed=seed)}
+    for count in shards:
+        methods[f"two rounds, {count} shards"] = partial(
+            two_round_coreset, X, size, seed=seed, patches_per_shard=-(-len(X) // count)
         )
-        for count in shards
-    }
     rows = []
     with limited_threads(1):
         for name, loop in (("differences", _by_differences), ("products", _by_products)):
-            each = _cpu_seconds(lambda loop=loop: loop(X), runs)[0] / _PEER_PICKS
+            each = _cpu_seconds(partial(loop, X), runs)[0] / _PEER_PICKS
             rows.append(_row(f"plain loop, {name}", each * size, extrapolated=True))
         plain = rows[-1]["cpu_s"]
         for name, method in methods.items():
@@ -146,9 +144,9 @@ def _peers(
     """Time them; and return the true distance (n_queries,) of the k-th neighbour."""
     rows = []
     for algorithm in ("brute", "auto"):
-        neighbours = NearestNeighbors(n_neighbors=k, algorithm=algorithm)
-        built, model = _cpu_seconds(lambda model=neighbours: model.fit(bank), 1)
-        seconds, found = _cpu_seconds(lambda model=model: model.kneighbors(queries), runs)
+        model = NearestNeighbors(n_neighbors=k, algorithm=algorithm)
+        built, _ = _cpu_seconds(partial(model.fit, bank), 1)
+        seconds, found = _cpu_seconds(partial(model.kneighbors, queries), runs)
         rows.append(_row(f"scikit-learn {algorithm}", seconds, recall=1.0, built_cpu_s=built))
     index = faiss.IndexFlatL2(bank.shape[1])
     built, _ = _cpu_seconds(lambda: index.add(bank), 1)
@@ -166,8 +164,9 @@ def _ours(
         return _row(f"ours, {kind}", None, note=str(error))
     memory.search(queries[:1], 1)
     seconds, found = _cpu_seconds(lambda: memory.search(queries, k), runs)
-    return _row(f"ours, {kind}", seconds, recall=_recall(found[0], true), built_cpu_s=built,
-                **memory.tuning)  # fmt: skip
+    setting = {name: value for name, value in memory.tuning.items() if name != "recall"}
+    recall = _recall(found[0], true)
+    return _row(f"ours, {kind}", seconds, recall=recall, built_cpu_s=built, **setting)
 
 
 def _through_actor(

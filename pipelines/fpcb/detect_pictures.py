@@ -22,9 +22,10 @@ _MOST_POINTS = 130  # of a panel: more would be seen by nobody, and make a page 
 _MAPS = {
     "excess": ("excess curvature", "rad"),
     "evidence": ("evidence of a kink", "σ"),
-    "dream": ("DREAM", ""),
-    "patchcore": ("PatchCore", ""),
+    "dream": ("DREAM: log odds of a crack", ""),
+    "patchcore": ("PatchCore: distance", ""),
 }
+_SIGNED = ("excess", "evidence")
 _DIVERGING = [[0.0, "#2f6db3"], [0.5, "#f4f4f2"], [1.0, "#c4662a"]]
 _RISING = [[0.0, "#f4f4f2"], [0.35, "#f0c8a4"], [1.0, "#b4521b"]]
 _TRUTH_MARK = {"symbol": "circle-open", "size": 15, "color": RED, "line": {"width": 2.5}}
@@ -96,19 +97,18 @@ def map_figure(seen: Seen, name: str) -> go.Figure:
     """Draw one map of a panel, with the crack that is and the crack that was found."""
     values = np.asarray(seen.maps[name], dtype=np.float32)
     values = np.where(np.isfinite(values), values, np.float32(0))
-    signed = bool((values < 0).any())
-    reach = float(np.quantile(np.abs(values), 0.998)) or 1.0
+    low, high = _ends(name, values)
     frames = np.arange(len(values)) * seen.stretch
     places = (np.arange(values.shape[1]) + 0.5) / values.shape[1]
     words, unit = _MAPS[name]
     figure = go.Figure(
         go.Heatmap(
-            z=_rounded(values, reach).T,
+            z=_rounded(values, high - low).T,
             x=frames.astype(np.float32),
             y=places.astype(np.float32),
-            colorscale=_DIVERGING if signed else _RISING,
-            zmin=-reach if signed else 0,
-            zmax=reach,
+            colorscale=_DIVERGING if name in _SIGNED else _RISING,
+            zmin=low,
+            zmax=high,
             colorbar={
                 "orientation": "h", "x": 0.5, "len": 1.0, "y": 1.0, "yanchor": "bottom",
                 "thickness": 8, "outlinewidth": 0, "nticks": 5,
@@ -228,7 +228,16 @@ def _fps(seen: Seen) -> float | None:
     return float(fps) if is_number(fps) and fps > 0 else None
 
 
-def _rounded(values: npt.NDArray[np.float32], reach: float) -> npt.NDArray[np.float32]:
-    """Three digits of what a colour can show: the rest is noise."""
-    step = 10.0 ** (np.floor(np.log10(reach)) - 3)
+def _ends(name: str, values: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Return the values of the first and the last colour of a map."""
+    if name in _SIGNED:
+        reach = float(np.quantile(np.abs(values), 0.998)) or 1.0
+        return -reach, reach
+    low, high = (float(end) for end in np.quantile(values, [0.002, 0.998]))
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _rounded(values: npt.NDArray[np.float32], span: float) -> npt.NDArray[np.float32]:
+    """Drop digits that no colour can show: they are noise."""
+    step = 10.0 ** (np.floor(np.log10(span)) - 3)
     return np.asarray(np.round(values / step) * step, dtype=np.float32)

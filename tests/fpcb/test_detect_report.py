@@ -243,6 +243,16 @@ def test_map_is_over_the_panels_own_frames_when_resampled(whole):
     assert figure.data[0].x[-1] == 2 * FRAMES - 2
 
 
+def test_map_of_log_odds_is_light_where_a_crack_is_unlikely(whole):
+    table, _, drawn, _, _ = whole
+    odds = drawn["dream"] - 20
+    odds[:, 10:, 20:24] = 5.0
+    heat = map_figure(seen_panels({**drawn, "dream": odds}, table)[0], "dream").data[0]
+    assert heat.colorscale[0][1] == "#f4f4f2"
+    assert heat.zmin == pytest.approx(-20, abs=0.1)
+    assert heat.zmax == pytest.approx(5)
+
+
 def test_pictures_are_limited(whole):
     table, _, drawn, _, _ = whole
     many = {"number": table["number"].to_numpy(), "reason": np.full(len(table), "found")}

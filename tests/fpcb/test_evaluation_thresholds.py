@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.stats import beta, expon, norm
 
 from cluster.errors import InputError
 from pipelines.fpcb.evaluation.thresholds import Threshold, for_false_alarms, for_precision
@@ -26,7 +26,7 @@ def test_false_alarms_on_validation_never_exceed_what_was_wanted(good, bad, want
     assert found.calls(score)[label == 0].mean() == found.got
     assert found.got <= wanted
     assert 0 <= found.low <= found.high <= 1
-    assert found.value in good
+    assert found.value in good or (found.warning and found.value >= max(good))
 
 
 @given(st.permutations(range(40)), st.floats(0.001, 0.999))
@@ -37,11 +37,12 @@ def test_false_alarm_threshold_is_the_lowest_that_promises_the_rate(good, wanted
     # j-th largest of n: a new panel exceeds it with probability j / (n + 1).
     j = 40 - int(found.value)
     if wanted * 41 >= 1:
+        assert found.value == 40 - j
         assert j / 41 <= wanted + 1e-9
         assert (j + 1) / 41 > wanted - 1e-9
         assert found.warning == ""
     else:
-        assert j == 1
+        assert found.value >= 39
         assert "promise 2.44% false alarms at best" in found.warning
 
 
@@ -59,11 +60,24 @@ def test_new_panels_raise_the_promised_share_of_false_alarms():
 
 def test_too_few_good_panels_say_what_they_can_promise():
     found = for_false_alarms(*panels(range(200), [500]), 0.001)
-    assert found.value == 199
+    assert found.value > 199
     assert found.got == 0
     assert "200 good validation panels promise 0.50% false alarms at best" in found.warning
     assert "takes 999 good panels" in found.warning
     assert for_false_alarms(*panels(range(999), []), 0.001).warning == ""
+
+
+@pytest.mark.parametrize("tail", ["exponential", "normal"])
+def test_few_good_panels_are_continued_to_about_the_rate_wanted(tail):
+    rng = np.random.default_rng(0)
+    truth = {"exponential": expon.sf, "normal": norm.sf}[tail]
+    rates = [
+        truth(for_false_alarms(*panels(getattr(rng, tail)(size=150), []), 0.001).value)
+        for _ in range(300)
+    ]
+    # A normal tail falls faster than an exponential: the rate is then below what was wanted.
+    assert np.median(rates) <= 0.002
+    assert np.median(rates) >= (0.0005 if tail == "exponential" else 0)
 
 
 @given(SCORES, SCORES, st.sampled_from([0.3, 0.5, 0.9, 0.99]))

@@ -18,6 +18,8 @@ from pipelines.fpcb.evaluation.intervals import CONFIDENCE, Floats, rate, tail_r
 
 FALSE_ALARMS, PRECISION = "false_alarms", "precision"
 
+_TAIL = 0.1  # share of the good panels whose scores are taken for the tail
+
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
@@ -95,7 +97,9 @@ def for_false_alarms(label: npt.ArrayLike, score: npt.ArrayLike, wanted: float) 
 
     It is the j-th largest of the n good scores with the largest j ≤ wanted · (n + 1): a new good
     panel exceeds it with probability j / (n + 1), or less where scores tie. The interval is that
-    of order statistics (`tail_rate`).
+    of order statistics (`tail_rate`). Where n is too small for any j, the tail of the good scores
+    is continued as an exponential (peaks over threshold: Pickands, Annals of Statistics 3 (1975)
+    119), which no longer holds whatever the scores; ``warning`` says so.
 
     Raises
     ------
@@ -105,27 +109,39 @@ def for_false_alarms(label: npt.ArrayLike, score: npt.ArrayLike, wanted: float) 
     bad, scores = _validation(label, score, "--false-alarms", wanted)
     good = np.sort(scores[~bad])[::-1]
     n = good.size
-    j = max(1, math.floor(wanted * (n + 1) + 1e-9))
-    value = float(good[j - 1])
+    j = math.floor(wanted * (n + 1) + 1e-9)
+    value = float(good[j - 1]) if j else _beyond(good, wanted)
     above = int((good > value).sum())
-    low, high = tail_rate(j - 1, n)
+    low, high = tail_rate(max(j - 1, 0), n)
     warning = ""
-    if wanted * (n + 1) + 1e-9 < 1:
+    if not j:
         warning = (
             f"{n} good validation panels promise {1 / (n + 1):.2%} false alarms at best, not "
-            f"{wanted:.4g}: that takes {math.ceil(1 / wanted - 1e-9) - 1} good panels."
+            f"{wanted:.4g}: that takes {math.ceil(1 / wanted - 1e-9) - 1} good panels. The "
+            "threshold continues the tail of their scores."
         )
     return Threshold(
         value=value,
         kind=FALSE_ALARMS,
         wanted=wanted,
         got=above / n,
-        low=low if above == j - 1 else 0.0,
+        low=low if above == max(j - 1, 0) else 0.0,
         high=high,
         n_good=n,
         n_bad=int(bad.sum()),
         warning=warning,
     )
+
+
+def _beyond(good: Floats, wanted: float) -> float:
+    """Return the score that a share ``wanted`` exceeds, if the tail of ``good`` is exponential.
+
+    ``good`` falls. Excesses over the 90 % quantile have their mean as the tail's scale.
+    """
+    n_tail = max(1, round(_TAIL * good.size))
+    foot = good[min(n_tail, good.size - 1)]
+    scale = float((good[:n_tail] - foot).mean())
+    return float(max(foot + scale * math.log(n_tail / good.size / wanted), good[0]))
 
 
 def for_precision(
