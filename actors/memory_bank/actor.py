@@ -12,7 +12,6 @@ import ray
 
 from actors.memory_bank.checks import checked_patches
 from actors.memory_bank.merge import FloatArray, IntArray, merge_nearest
-from actors.memory_bank.part import BankPart
 from cluster.failures import input_error
 from cluster.nodes import Cluster
 from cluster.resources import engine_resources
@@ -29,6 +28,9 @@ class BankActor:
     def __init__(
         self, store: Store, name: str, part: int, parts: int, device: str, threads: int
     ) -> None:
+        # Here: clients load this module too, beside torch, which brings an OpenMP of its own.
+        from actors.memory_bank.part import BankPart
+
         self._part = BankPart(store, name, part, parts, device, threads)
 
     def size(self) -> int:

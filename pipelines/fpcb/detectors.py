@@ -198,9 +198,9 @@ def _load_files(run: Store, key: str) -> tuple[KinkFilter, dict[str, BestFeature
     kinds: dict[str, Any] = {"best_feature": BestFeature, "mahalanobis": Mahalanobis}
     where = f"{run}/{BASELINES}"
     try:
-        known = run.read_json(BASELINES)
+        known = dict(run.read_json(BASELINES).items())
         return kink_filter, {name: kinds[name].from_dict(known[name], where) for name in known}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(where, "damaged", got=str(error), fix=fix) from error
 
 

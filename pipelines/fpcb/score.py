@@ -24,7 +24,14 @@ from cluster.shards import map_shards
 from cluster.storage import Store
 from pipelines.fpcb import cached, detectors, localise
 from pipelines.fpcb.cached import check_version, open_features
-from pipelines.fpcb.dataset import FEATURES, PANELS, DataSet, is_data_set, open_data_set
+from pipelines.fpcb.dataset import (
+    FEATURES,
+    PANELS,
+    REJECTS_OF_SHARD,
+    DataSet,
+    is_data_set,
+    open_data_set,
+)
 from pipelines.fpcb.decisions import Decision
 from pipelines.fpcb.detector_config import PATCHCORE, ScoreJob
 from pipelines.fpcb.detectors import About, load_detectors
@@ -101,7 +108,7 @@ def score_data(
 
 def gathered(done: Manifest) -> pa.Table:
     """Return the rows of all shards, in the order of the panels' numbers."""
-    names = [name for name in done.files if name.endswith(".parquet")]
+    names = [name for name in done.files if not name.startswith(REJECTS_OF_SHARD)]
     tables = [done.store.read_table(name) for name in names]
     rows = pa.concat_tables(tables, promote_options="permissive")
     return rows.sort_by("number") if "number" in rows.column_names else rows

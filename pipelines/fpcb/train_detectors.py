@@ -28,6 +28,9 @@ from pipelines.fpcb.patchcore import build_memory, memory_key
 from pipelines.fpcb.score import score_data, searched
 from pipelines.fpcb.stages import say
 
+LEAST_PANELS = 20
+"""Good training panels: of fewer nothing is known about how good panels differ."""
+
 _NOT_RESULTS = ("cluster", "run")
 
 
@@ -43,6 +46,12 @@ def train_detectors(
     """
     with meter.stage("filter and baselines"):
         panels = good_panels(data, "train")
+        if panels.size < LEAST_PANELS:
+            fix = "Make or label more good panels."
+            raise InputError(
+                str(data.store), "too few good training panels", f"{LEAST_PANELS} or more",
+                panels.size, fix,
+            )  # fmt: skip
         good_panels(data, "val")  # refused now, not after an hour of training
         kink_filter = filter_of(data, panels)
         run.write_arrays(FILTER, **kink_filter.to_arrays())
