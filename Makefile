@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/installed
 	$(BIN)/tenfold news demo --out demo/news
-	$(BIN)/tenfold fpcb features --panels 1000 --out demo/fpcb
-	$(BIN)/tenfold fpcb report demo/fpcb
+	$(BIN)/tenfold fpcb run --panels 1000 --out demo/fpcb
+	$(BIN)/tenfold fpcb report demo/fpcb/data
 
 test: $(VENV)/installed-tests
 	$(BIN)/ruff check .
@@ -24,11 +24,11 @@ lint: $(VENV)/installed-tests
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[fpcb]'
 	touch $@
 
 $(VENV)/installed-tests: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint,korean,torch,mlx]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint,korean,fpcb,mlx]'
 	touch $@
 
 clean:

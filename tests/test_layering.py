@@ -27,7 +27,7 @@ ON_REQUEST = {
     f"actors/lasso/{name}.py" for name in ("estimators", "estimator_fits", "estimator_multitask")
 }
 # Libraries of extras: a module that needs one may fail to import where it is not installed.
-OPTIONAL = ("torch", "mlx", "mlx.core")
+OPTIONAL = ("torch", "mlx", "mlx.core", "faiss", "safetensors")
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 

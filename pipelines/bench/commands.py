@@ -1,8 +1,11 @@
 """`tenfold bench` and `tenfold profile`."""
 
+from typing import Any
+
 import typer
 
 from pipelines.bench.config import LassoBenchConfig
+from pipelines.bench.detect import DetectBenchConfig, bench_detect
 from pipelines.bench.fpcb import FpcbBenchConfig, bench_fpcb
 from pipelines.bench.lasso import bench_lasso
 from pipelines.bench.profile import ProfileConfig, profile
@@ -55,6 +58,31 @@ def show_bench_fpcb(config: FpcbBenchConfig, *, json_line: Json = False) -> None
     print_rows(results["stages"])
     print_rows(results["whole"])
     print(f"results: {config.out}/results.json")
+
+
+@app.command("detect")
+@with_flags_of(DetectBenchConfig)
+def show_bench_detect(config: DetectBenchConfig, *, json_line: Json = False) -> None:
+    """Measure training, coresets and nearest neighbours beside their peers, in one run.
+
+    CPU seconds of one thread. A plain greedy coreset takes hours: some of its picks are timed.
+
+    Example: `tenfold bench detect`
+
+    Example: `tenfold bench detect --tables search --bank 20000 --dim 28`
+    """
+    results = bench_detect(config)
+    if json_line:
+        print_json(results)
+        return
+    for name in config.tables:
+        print_rows(_same_columns(results[name]))
+    print(f"results: {config.out}/results.json")
+
+
+def _same_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 @root.command("profile")
