@@ -17,11 +17,15 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 KINDS = ("flat", "ivf", "hnsw", "cuml")
-# `auto`: CPU seconds of 10,000 queries, d = 64, k = 5, recall ≥ 0.99, one core. Frames of panels:
-#   bank      flat  ivf   hnsw      ivf is built in 3 s at 100,000 rows, hnsw in 16 s; on noise
-#   10,000    0.3   0.2   0.3       without structure neither is ever faster than flat. Below
-#   30,000    0.7   0.8   1.1       50,000 there is nothing to gain that is worth inexact answers.
-#   100,000   2.4   1.9   1.3
+# `auto`: CPU seconds of 10,000 queries, d = 64, k = 5, one core, ivf and hnsw at recall ≥ 0.99, on
+# mixtures of 200 Gaussians / frames of panels (medians of 3 runs; 2.8 GHz, AVX-512):
+#   bank         flat         ivf          hnsw         built in: ivf    hnsw
+#   10,000       0.50 / 0.56  0.06 / 0.30  0.18 / 0.37  0.5 / 0.6        1.5 / 1.8
+#   30,000       0.92 / 0.99  0.11 / 0.57  0.36 / 0.71  2.0 / 2.7        4.3 / 7.4
+#   100,000      2.4 / 3.1    0.30 / 1.9   1.1 / 1.2    8.3 / 14         19 / 38
+#   300,000      7.8 / 6.2    0.92 / 4.1                36 / 37
+# ivf is the faster one at every size, but below this a second a 10,000 queries is all there is to
+# gain for inexact answers. Where patches have no structure it is slower, which its share shows.
 AUTO_FLAT_BELOW = 50_000
 _AUTO_LARGEST_SHARE = 0.05  # of the lists; beyond, ivf is slower than flat
 _HELD_OUT = 2_000

@@ -15,6 +15,8 @@ from pipelines.fpcb.kink_filter import KinkFilter, after, noise_rad
 Floats = npt.NDArray[np.float32]
 
 _LEAST_FRAMES = 3  # left after the beginning: fewer say little
+_MISFIT = np.float32(0.002)  # of the largest: a hinge does not open quite as the board bends
+_PLAIN = 8.0  # standard deviations
 _HALF_CHI2_95 = np.float32(1.92)  # half the 95 % point of χ² with one degree of freedom
 
 
@@ -52,7 +54,11 @@ def localise(excess_rad: Floats, bend_rad: Floats, kink_filter: KinkFilter) -> F
     rows = np.arange(n)
     strength = z[rows, frame, at]
     course = np.maximum(z[rows, :, at], 0) ** 2 / 2
-    likely = course >= course[rows, frame][:, None] - _HALF_CHI2_95
+    largest = course[rows, frame][:, None]
+    likely = course >= largest - np.maximum(_HALF_CHI2_95, _MISFIT * largest)
+    # Plain evidence that may have been there all along: most likely it was, as nothing of it
+    # shows while the board is nearly straight.
+    frame = np.where(likely[:, 0] & (strength > _PLAIN), 0, frame)
     place = at + _vertex(z[rows, frame], at) + kink_filter.inside.start + 0.5
     return Found(
         frame=frame,

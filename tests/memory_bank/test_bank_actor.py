@@ -13,6 +13,7 @@ from actors.memory_bank.actor import ShardedBank
 from actors.memory_bank.index import MemoryBank
 from actors.memory_bank.part import BankPart
 from cluster.errors import InputError
+from cluster.resources import engine_resources
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,21 @@ def test_bad_questions_and_banks_are_refused_in_the_driver(cluster, store, patch
 def test_a_run_without_a_bank_opens_none(cluster, store):
     with ShardedBank.open(cluster, store, None) as bank:
         assert bank is None
+
+
+def test_an_actor_on_cuda_asks_for_a_device_of_its_own():
+    assert engine_resources("faiss:cuda", num_cpus=0) == {
+        "num_cpus": 0,
+        "num_gpus": 1,
+        "resources": {"cuda": 1},
+    }
+    assert engine_resources("faiss", num_cpus=0) == {"num_cpus": 0}
+
+
+def test_cuda_that_no_machine_offers_is_refused_and_not_waited_for(cluster, store, patches):
+    MemoryBank(patches).save(store, "bank")
+    with (
+        pytest.raises(InputError, match="memory bank: resources of one machine.*cuda 1"),
+        ShardedBank.open(cluster, store, "bank", device="cuda"),
+    ):
+        pass
