@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,9 +26,10 @@ KINDS = ("flat", "ivf", "hnsw", "cuml")
 #   100,000      2.4 / 3.1    0.30 / 1.9   1.1 / 1.2    8.3 / 14         19 / 38
 #   300,000      7.8 / 6.2    0.92 / 4.1                36 / 37
 # ivf is the faster one at every size, but below this a second a 10,000 queries is all there is to
-# gain for inexact answers. Where patches have no structure it is slower, which its share shows.
+# gain for inexact answers. Where patches have no structure it is slower, and not taken.
 AUTO_FLAT_BELOW = 50_000
-_AUTO_LARGEST_SHARE = 0.05  # of the lists; beyond, ivf is slower than flat
+# Of the lists; ivf takes about as long as flat at the first, five times as long at the second.
+_AUTO_SHARE, _SHARE = 0.05, 0.25
 _HELD_OUT = 2_000
 _HELD_OUT_NEIGHBOURS = 5
 _LINKS, _CONSTRUCTION_DEPTH = 16, 80
@@ -36,6 +38,10 @@ _SMALLEST_TRAINED = 4_000  # below, k-means has too few rows a list and flat is 
 _PATCHES_PER_LIST, _ROUNDS = 48, 8
 _DEEPEST = 1_024  # efSearch beyond which hnsw is slower than flat
 _FINEST = 16  # settings are told apart to a 16th
+
+
+class _OutOfReach(InputError):
+    """An index that would have to look at nearly everything."""
 
 
 @dataclass
@@ -84,19 +90,19 @@ class Engine:
 
 def build_engine(patches: FloatArray, kind: str, device: str, recall: float, seed: int) -> Engine:
     """Index ``patches`` (n, d); ``auto`` keeps ``flat`` where tuning shows no gain."""
-    automatic = kind == "auto"
-    if automatic:
-        kind = "flat" if len(patches) < AUTO_FLAT_BELOW else "ivf"
+    if kind == "auto":
+        kind = "flat"
+        if len(patches) >= AUTO_FLAT_BELOW:
+            with suppress(_OutOfReach):
+                return engine_on(*_tuned(patches, "ivf", recall, seed, _AUTO_SHARE), device)
     if kind in ("ivf", "hnsw") and len(patches) >= _SMALLEST_TRAINED:
-        index, tuning = _tuned(patches, kind, recall, seed)
-        if not automatic or tuning["share"] < _AUTO_LARGEST_SHARE:
-            return engine_on(index, kind, device, tuning)
+        return engine_on(*_tuned(patches, kind, recall, seed, _SHARE), device)
     index = faiss.IndexFlatL2(patches.shape[1])
     index.add(patches)
-    return engine_on(index, "cuml" if kind == "cuml" else "flat", device, {})
+    return engine_on(index, "cuml" if kind == "cuml" else "flat", {}, device)
 
 
-def engine_on(index: Any, kind: str, device: str, tuning: dict[str, float]) -> Engine:
+def engine_on(index: Any, kind: str, tuning: dict[str, float], device: str) -> Engine:
     """Return what searches ``index`` on ``device``.
 
     Raises
@@ -145,11 +151,14 @@ def _cuml(index: Any) -> Any:
 
 
 def _tuned(
-    patches: FloatArray, kind: str, recall: float, seed: int
-) -> tuple[Any, dict[str, float]]:
+    patches: FloatArray, kind: str, recall: float, seed: int, most: float
+) -> tuple[Any, str, dict[str, float]]:
     """Index all patches; choose the setting on some that the index did not hold yet.
 
-    ``share`` in the result is that of the bank which a query looks at, about.
+    Raises
+    ------
+    _OutOfReach
+        When ``most`` of the lists, or the deepest search of hnsw, find too few.
     """
     n = len(patches)
     held = np.random.default_rng(seed).choice(n, min(_HELD_OUT, n // 10), replace=False)
@@ -161,7 +170,7 @@ def _tuned(
     # Half of the misses allowed are left to chance: other queries than these will come, and hnsw
     # is built once more, with them.
     aim = (1 + recall) / 2
-    largest = index.nlist if kind == "ivf" else min(_DEEPEST, len(kept))
+    largest = max(1, int(most * index.nlist)) if kind == "ivf" else min(_DEEPEST, len(kept))
 
     def reached(setting: int) -> float:
         _set(index, kind, setting)
@@ -174,8 +183,8 @@ def _tuned(
     while (best := reached(setting)) < aim and setting < largest:
         below, setting = setting, min(largest, 2 * setting)
     if best < recall:
-        raise InputError(
-            "memory bank", f"recall of {kind}", recall, f"{best:.4f}", "Use --kind flat: exact."
+        raise _OutOfReach(
+            "memory bank", f"recall of {kind}", recall, f"{best:.4f}", "Use the kind flat: exact."
         )
     while setting - below > max(1, below // _FINEST):
         middle = (below + setting) // 2
@@ -189,8 +198,7 @@ def _tuned(
         whole.reset()
     whole.add(patches)
     name = _set(whole, kind, setting)
-    share = setting / largest if kind == "ivf" else min(1.0, setting * 2 * _LINKS / n)
-    return whole, {name: setting, "recall": best, "share": share}
+    return whole, kind, {name: setting, "recall": best}
 
 
 def _empty(kind: str, patches: FloatArray, n: int) -> Any:

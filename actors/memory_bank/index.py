@@ -229,7 +229,7 @@ class MemoryBank:
             stated = f"{facts['size']} x {facts['dim']}"
             got = f"{index.ntotal} x {index.d}"
             raise InputError(where, "size of the index", stated, got, _REBUILD)
-        bank._adopt(engine_on(index, facts["kind"], device, facts["tuning"]))
+        bank._adopt(engine_on(index, facts["kind"], facts["tuning"], device))
         return bank
 
 

@@ -136,7 +136,7 @@ def test_an_actor_on_cuda_asks_for_a_device_of_its_own():
 def test_cuda_that_no_machine_offers_is_refused_and_not_waited_for(cluster, store, patches):
     MemoryBank(patches).save(store, "bank")
     with (
-        pytest.raises(InputError, match="memory bank: resources of one machine.*cuda 1"),
+        pytest.raises(InputError, match=r"memory bank: resources of one machine.*cuda 1"),
         ShardedBank.open(cluster, store, "bank", device="cuda"),
     ):
         pass

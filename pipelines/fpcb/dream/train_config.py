@@ -43,7 +43,7 @@ class TrainConfig:
         metadata={"help": "Good panels of a round; of more, each round takes others."},
     )
     patience: int = field(
-        default=3, metadata={"help": "Epochs without a better validation score, then it stops."}
+        default=5, metadata={"help": "Epochs without a better validation score, then it stops."}
     )
     batch_size: int = field(
         default=256,
