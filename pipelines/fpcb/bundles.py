@@ -5,6 +5,7 @@ A bundle that cannot be used becomes a reject, with file, line and reason; the o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from pipelines.fpcb.bundle import Bundle, is_frame, is_own, read_bundle, write_b
 from pipelines.fpcb.frame_text import BadBundle, shown
 from pipelines.fpcb.labels import LABEL_FIELDS, LabelFile
 from pipelines.fpcb.panel_table import panel_table, to_batches
+from pipelines.fpcb.population import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,13 @@ class ImportConfig:
     metres_per_pixel: float | None = field(
         default=None,
         metadata={"help": "Metres per pixel of bundles whose metadata.json does not say."},
+    )
+    assign_splits: bool = field(
+        default=False,
+        metadata={
+            "help": "Give bundles without a split one that depends on their name alone: "
+            "70 % train, 15 % val, 15 % test."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -171,7 +180,10 @@ def read_bundles(
             rejects.append(Reject.of(one.name, bad))
             continue
         good.append((one, bundle))
-        rows.append({"name": one.name} | known.row())
+        row = {"name": one.name} | known.row()
+        if config.assign_splits:
+            row["split"] = row["split"] or split_of(one.name)
+        rows.append(row)
     schema = pa.schema([("name", pa.string()), *LABEL_FIELDS])
     default = math.nan if config.metres_per_pixel is None else config.metres_per_pixel
     metres = [bundle.labels.meters_per_pixel or default for _, bundle in good]
@@ -185,6 +197,14 @@ def read_bundles(
         ),
         rejects,
     )
+
+
+def split_of(name: str) -> str:
+    """Return the split of a bundle that has none: more bundles change nobody's."""
+    hashed = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    share = int.from_bytes(hashed, "big") / 2**64
+    train, val, test = SPLITS
+    return train if share < 0.70 else val if share < 0.85 else test
 
 
 def export_bundles(table: pa.Table, folder: str | Path, where: str = "panels") -> list[str]:

@@ -180,7 +180,7 @@ def good_panels(data: DataSet, split: str) -> Panels:
             "no good panels",
             f"panels with label 0 in split {split!r}",
             "none",
-            "Label panels as good (0) and name their split, or make more panels.",
+            "Label panels as good (0), name their splits or import them with --assign-splits.",
         )
     values, counts = np.unique(np.concatenate(lengths), return_counts=True)
     return Panels(data.store, tuple(pieces), int(values[counts.argmax()]))

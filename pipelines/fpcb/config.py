@@ -73,6 +73,13 @@ class FeatureJob:
         default=None,
         metadata={"help": "Of bundles whose metadata.json does not say.", "panel": "Bundles"},
     )
+    assign_splits: bool = field(
+        default=False,
+        metadata={
+            "help": "Give bundles without a split one: 70 % train, 15 % val, 15 % test.",
+            "panel": "Bundles",
+        },
+    )
     shards: ShardConfig = field(default_factory=ShardConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
@@ -85,7 +92,10 @@ class FeatureJob:
     def bundles(self) -> ImportConfig:
         """How bundles are read."""
         return ImportConfig(
-            labels=self.labels, fps=self.bundle_fps, metres_per_pixel=self.metres_per_pixel
+            labels=self.labels,
+            fps=self.bundle_fps,
+            metres_per_pixel=self.metres_per_pixel,
+            assign_splits=self.assign_splits,
         )
 
 

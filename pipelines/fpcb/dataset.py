@@ -60,6 +60,15 @@ def is_data_set(folder: str) -> bool:
     return any(store.exists(name) for name in names)
 
 
+def has_part(folder: str, part: str) -> bool:
+    """Tell whether a data set says that it has ``part``, PANELS or FEATURES, whole."""
+    store = Store(folder)
+    try:
+        return part in store.read_json(DESCRIPTION)
+    except (OSError, ValueError, TypeError):
+        return False  # `open_data_set` says what is wrong
+
+
 def open_data_set(folder: str, part: str) -> DataSet:
     """Open a finished data set that has ``part``.
 

@@ -17,14 +17,15 @@ from cluster.storage import Store
 from pipelines.fpcb.config import FeatureJob, ShardConfig
 from pipelines.fpcb.dataset import FEATURES, DataSet, open_data_set
 from pipelines.fpcb.decisions import DECISION, Decision
-from pipelines.fpcb.detect_report import write_detect_report
+from pipelines.fpcb.detect_report import REPORT, write_detect_report
 from pipelines.fpcb.detector_config import DREAM, PATCHCORE, RunJob, TrainJob
 from pipelines.fpcb.detectors import About
+from pipelines.fpcb.evaluation.ensemble import MAXIMUM
 from pipelines.fpcb.evaluation.tables import curves, evaluate
 from pipelines.fpcb.make_features import make_features
 from pipelines.fpcb.patchcore import BANK
 from pipelines.fpcb.pictures import choose_pictures, write_pictures
-from pipelines.fpcb.score import score_data, searched, write_scores
+from pipelines.fpcb.score import SCORES, check_split, score_data, searched, write_scores
 from pipelines.fpcb.stages import say
 from pipelines.fpcb.train_detectors import describe_run, open_run, train_detectors
 
@@ -67,11 +68,14 @@ def run(job: RunJob, source: str | None = None) -> DetectorRun:
         When the data, an option, the run folder or the cluster cannot be used.
     """
     folder = open_run(job.train, source or fingerprint(job.panels, job.features))
+    for name in (METRICS, SCORES, REPORT):
+        folder.delete(name)  # an earlier run's, maybe with other options
     with Meter() as meter:
         with connect(job.train.cluster) as cluster:
             say(f"{cluster.describe()}\nrun folder {folder.uri}")
             with meter.stage("features"):
                 data = _features(job, source, folder)
+            check_split(data, "test")
             describe_run(folder, asdict(job), data)
             about, decision = train_detectors(job.train, data, folder, cluster, meter)
             with searched(cluster, folder, about) as bank:
@@ -141,6 +145,8 @@ def _draw(
 
 def _evaluated(scores: pa.Table, decision: Decision) -> dict[str, Any]:
     """Return the tables of both splits; thresholds come from validation alone."""
+    if decision.ensemble.kind == MAXIMUM:
+        scores = scores.drop_columns(["sure"])  # no probability without cracked panels to learn of
     found: dict[str, Any] = {
         split: evaluate(scores, decision.thresholds, split=split)
         for split in ("val", "test")

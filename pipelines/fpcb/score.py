@@ -29,6 +29,7 @@ from pipelines.fpcb.dataset import (
     PANELS,
     REJECTS_OF_SHARD,
     DataSet,
+    has_part,
     is_data_set,
     open_data_set,
 )
@@ -89,9 +90,7 @@ def score_data(
         When there are none, or of another version.
     """
     check_version(data)
-    names = data.files(FEATURES)
-    if splits is not None:
-        names = [n for n in names if n.split("/")[1].removeprefix("split=") in splits]
+    names = _names(data, splits)
     if not names:
         raise InputError(
             str(data.store), "no panels", f"panels of split {' or '.join(splits or ['any'])}",
@@ -104,6 +103,18 @@ def score_data(
         cluster, work, names, store, fingerprint=key, label=label, max_in_flight=workers
     )
     return gathered(done)
+
+
+def check_split(data: DataSet, split: str) -> None:
+    """Raise InputError when no panel is of ``split``: better now than after training."""
+    if not _names(data, [split]):
+        raise InputError(
+            str(data.store),
+            "no panels",
+            f"panels of split {split!r}",
+            "none",
+            "Import with --assign-splits, or use `tenfold fpcb train`, which needs no test panels.",
+        )
 
 
 def gathered(done: Manifest) -> pa.Table:
@@ -133,6 +144,13 @@ def searched(cluster: Cluster, run: Store, about: About) -> AbstractContextManag
     return ShardedBank.open(cluster, run, BANK, actors=about.patches["bank_actors"])
 
 
+def _names(data: DataSet, splits: Sequence[str] | None) -> list[str]:
+    names = data.files(FEATURES)
+    if splits is None:
+        return names
+    return [n for n in names if n.split("/")[1].removeprefix("split=") in splits]
+
+
 def _score_sources(
     cluster: Cluster,
     job: ScoreJob,
@@ -143,8 +161,7 @@ def _score_sources(
     out: Store,
 ) -> pa.Table:
     if len(sources) == 1 and is_data_set(sources[0]):
-        known = Store(sources[0]).read_json("data.json")
-        if FEATURES in known:
+        if has_part(sources[0], FEATURES) or not has_part(sources[0], PANELS):
             data = open_data_set(sources[0], FEATURES)
             return score_data(cluster, data, run, about, bank, out=out, workers=job.shard_workers)
         panels = open_data_set(sources[0], PANELS)

@@ -23,6 +23,7 @@ from pipelines.fpcb.bundles import (
     find_bundles,
     read_bundles,
     rejects_table,
+    split_of,
 )
 from pipelines.fpcb.frame_text import BadBundle, shown
 from pipelines.fpcb.labels import LABEL_FIELDS, read_labels
@@ -642,3 +643,17 @@ def test_bad_bundle_is_an_error_of_the_users(three):
     with pytest.raises(BadBundle, match=r"fps\.txt, line 1: .*got 0\.") as caught:
         read_bundle(three / "b_middle")
     assert caught.value.exit_code == 2
+
+
+def test_bundles_without_a_split_get_one_by_their_name(tmp_path):
+    shares = np.unique([split_of(f"panel-{i}") for i in range(4_000)], return_counts=True)
+    counts = dict(zip(*shares, strict=True))
+    assert counts["train"] / 4_000 == pytest.approx(0.70, abs=0.03)
+    assert counts["val"] / 4_000 == pytest.approx(0.15, abs=0.03)
+    for i in range(4):
+        known = {"split": "test"} if i == 0 else {}
+        write_bundle(tmp_path / "data" / f"panel-{i}", random_panel(i), 30.0, known)
+    rows, _ = import_all(tmp_path / "data", assign_splits=True)
+    assert rows["panel-0"]["split"] == "test"
+    assert all(rows[f"panel-{i}"]["split"] == split_of(f"panel-{i}") for i in (1, 2, 3))
+    assert import_all(tmp_path / "data")[0]["panel-1"]["split"] is None
