@@ -1,4 +1,4 @@
-"""What patches and queries must be, said in one place."""
+"""What patches and queries must be, and the format of a saved bank; FAISS is not loaded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.errors import InputError
+
+FORMAT = 1
+"""Of a saved bank; raise it when banks saved before can no longer be read."""
 
 _ROWS = 65_536
 

@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from actors.memory_bank.checks import checked_patches
+from actors.memory_bank.checks import FORMAT, checked_patches
 from actors.memory_bank.engines import KINDS, Engine, build_engine, engine_on
 from cluster.errors import InputError
 from cluster.storage import Store
@@ -19,7 +19,6 @@ from cluster.threads import limited_threads
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-FORMAT = 1
 _REBUILD = "Build the memory bank again (`tenfold fpcb train`)."
 
 

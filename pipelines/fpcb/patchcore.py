@@ -9,13 +9,13 @@ RUN/models/patchcore.*      the bank
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from actors.memory_bank import coreset
+from actors.memory_bank.checks import FORMAT
 from actors.memory_bank.coreset import greedy_coreset, merge_coresets, shard_size
 from cluster.fingerprint import fingerprint
 from cluster.nodes import Cluster
@@ -33,14 +33,14 @@ BANK = "models/patchcore"
 CODE = (coreset, kink_filters, patches)
 
 _STAGE = "choose patches"
-_PANELS_PER_SHARD = 2_000
+_PANELS_PER_SHARD = 8_000
 _NOT_THE_CORESET = ("neighbours", "bank_kind", "bank_actors")
 
 
 def memory_key(digest: str, config: PatchConfig, kink_filter: KinkFilter, seed: int) -> str:
     """Return the hash of all that determines the memory bank."""
     options = {k: v for k, v in asdict(config).items() if k not in _NOT_THE_CORESET}
-    return fingerprint("patchcore", digest, options, kink_filter.to_arrays(), seed,
+    return fingerprint("patchcore", digest, options, kink_filter.to_arrays(), seed, FORMAT,
                        FEATURE_VERSION, *CODE)  # fmt: skip
 
 
@@ -115,11 +115,14 @@ def write_memory(
     """
     from actors.memory_bank.index import MemoryBank
 
-    centres = [parts.read_arrays(name)["patches"] for name in files]
+    chosen_by = [parts.read_arrays(name) for name in files]
+    centres = [part["patches"] for part in chosen_by]
     merged = merge_coresets(centres, size, seed=(seed, 0))
     chosen = np.concatenate(centres)[merged.index]
     bank = MemoryBank(chosen, kind=config.bank_kind, seed=seed)
-    about = about | {"radius": merged.radius}
+    # A patch is so near to a centre of its shard, and that to one that stays.
+    radius = max(float(part["radius"]) for part in chosen_by) + merged.radius
+    about = about | {"radius": radius}
     bank.save(store, BANK, about=about, feature_version=FEATURE_VERSION)
     return {"rows": bank.size, "files": store.list(f"{BANK}.")}
 
@@ -157,14 +160,16 @@ def patches_of(
 
 
 def _cut(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """Shards of whole row groups, some thousand panels each, the same on any cluster."""
+    """Shards of whole row groups, the same on any cluster.
+
+    Few and large: the more shards choose for themselves, the wider the centres are spaced.
+    """
     shards: list[list[Piece]] = []
-    for _, of_file in groupby(pieces, key=lambda piece: piece.file):
-        room = 0
-        for piece in of_file:
-            if room < len(piece.rows):
-                shards.append([])
-                room = _PANELS_PER_SHARD
-            shards[-1].append(piece)
-            room -= len(piece.rows)
+    room = 0
+    for piece in pieces:
+        if room < len(piece.rows):
+            shards.append([])
+            room = _PANELS_PER_SHARD
+        shards[-1].append(piece)
+        room -= len(piece.rows)
     return shards
