@@ -20,7 +20,7 @@ from pipelines.fpcb.config import FeatureJob, ShardConfig
 from pipelines.fpcb.dataset import FEATURES, open_data_set
 from pipelines.fpcb.dream.learner import Learner, is_better, validation_metrics
 from pipelines.fpcb.dream.stream import PanelStream
-from pipelines.fpcb.dream.train_config import TrainConfig
+from pipelines.fpcb.dream.train_config import DreamConfig
 from pipelines.fpcb.dream.training import plan_training
 from pipelines.fpcb.generate_config import GenerateConfig
 from pipelines.fpcb.make_features import make_features
@@ -34,11 +34,11 @@ import sys
 from cluster.connect import connect
 from cluster.storage import Store
 from pipelines.fpcb.dataset import FEATURES, open_data_set
-from pipelines.fpcb.dream.train_config import TrainConfig
+from pipelines.fpcb.dream.train_config import DreamConfig
 from pipelines.fpcb.train import train_dream
 data, out = sys.argv[1:]
 with connect() as cluster:
-    options = TrainConfig(**{options})
+    options = DreamConfig(**{options})
     train_dream(cluster, open_data_set(data, FEATURES), Store(out), options)
 """
 
@@ -51,7 +51,7 @@ def data(cluster, tmp_path_factory):
 
 
 def config(workers, **more):
-    return TrainConfig(**{**OPTIONS, "workers": workers, **more})
+    return DreamConfig(**{**OPTIONS, "workers": workers, **more})
 
 
 @pytest.fixture(scope="module")

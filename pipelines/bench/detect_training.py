@@ -23,7 +23,7 @@ from pipelines.fpcb.dream.tabular import (
     measure_scale,
     tabular_loss,
 )
-from pipelines.fpcb.dream.train_config import TrainConfig
+from pipelines.fpcb.dream.train_config import DreamConfig
 from pipelines.fpcb.feature_store import read_rows
 
 _PEER_BATCH, _PEER_RATE = 32, 1e-3
@@ -54,7 +54,7 @@ def training_table(
     goal = TabularObjective(
         n_frames=some.n_frames,
         scale=measure_scale(some, camera_columns()),
-        shifts=TrainConfig().shifts,
+        shifts=DreamConfig().shifts,
     )
     truth = _validation(data, goal)
     threads = torch.get_num_threads()
@@ -139,7 +139,7 @@ def _train_streamed(panels: Panels, goal: TabularObjective, epochs: int, seed: i
     items = panels.size * panels.n_frames
     batch = min(_BATCH, items)
     steps = items // batch
-    config = TrainConfig(variant="tabular", seed=seed, lanes=1, learning_rate=_RATE / 4)
+    config = DreamConfig(variant="tabular", seed=seed, lanes=1, learning_rate=_RATE / 4)
     plan = StreamPlan(lanes=1, part=batch, steps=steps, buffer=goal.buffer, seed=seed)
     student = Learner(goal, config, torch.device("cpu"), batch, epochs * steps)
     parts: Iterator[Any] = iter(PanelStream(panels, goal.reader, plan, [0], range(epochs)))

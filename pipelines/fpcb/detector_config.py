@@ -6,10 +6,10 @@ from typing import Literal
 from cluster.config import ClusterConfig
 from cluster.errors import InputError
 from pipelines.fpcb.bundles import ImportConfig
-from pipelines.fpcb.dream.train_config import TrainConfig
+from pipelines.fpcb.dream.train_config import DreamConfig
 from pipelines.fpcb.features import FeatureConfig
 from pipelines.fpcb.generate_config import GenerateConfig
-from pipelines.fpcb.patches import PatchConfig
+from pipelines.fpcb.patches import PatchCoreConfig
 
 DREAM, PATCHCORE = "dream", "patchcore"
 DETECTORS = (DREAM, PATCHCORE)
@@ -75,8 +75,8 @@ class TrainJob:
     """`tenfold fpcb train`: detectors from the features of a data set."""
 
     decision: DecisionConfig = field(default_factory=DecisionConfig)
-    dream: TrainConfig = field(default_factory=TrainConfig)
-    patches: PatchConfig = field(default_factory=PatchConfig)
+    dream: DreamConfig = field(default_factory=DreamConfig)
+    patches: PatchCoreConfig = field(default_factory=PatchCoreConfig)
     run: RunFolderConfig = field(default_factory=RunFolderConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 

@@ -25,7 +25,7 @@ from pipelines.fpcb.feature_table import FEATURE_VERSION
 from pipelines.fpcb.kink_filter import KinkFilter, after
 from pipelines.fpcb.localise import Found, localise
 from pipelines.fpcb.maps import MAPS, split_maps
-from pipelines.fpcb.patches import PatchConfig, departures, make_patches
+from pipelines.fpcb.patches import PatchCoreConfig, departures, make_patches
 
 ABOUT, FILTER, BASELINES = (
     "models/detectors.json",
@@ -68,7 +68,7 @@ class About:
         try:
             known = run.read_json(ABOUT)
             about = cls(**{**known, "detectors": tuple(known["detectors"])})
-            PatchConfig(**about.patches)
+            PatchCoreConfig(**about.patches)
         except FileNotFoundError as error:
             raise InputError(str(run), "no trained detectors", f"a folder with {ABOUT}", fix=(
                 "Name the run folder of `tenfold fpcb train` or `run`."
@@ -89,7 +89,7 @@ class Detectors:
 
     about: About
     kink_filter: KinkFilter
-    patches: PatchConfig
+    patches: PatchCoreConfig
     bank: Bank | None
     dream: Any
     baselines: Mapping[str, BestFeature | Mahalanobis]
@@ -184,7 +184,7 @@ def load_detectors(run: Store, bank: Bank | None) -> Detectors:
     about = About.load(run)
     kink_filter, baselines = _load_files(run, about.key)
     dream = _load_dream(run, about.key) if DREAM in about.detectors else None
-    patches = PatchConfig(**about.patches)
+    patches = PatchCoreConfig(**about.patches)
     return Detectors(about, kink_filter, patches, bank, dream, baselines)
 
 

@@ -27,7 +27,7 @@ from pipelines.fpcb.cached import MapReader, Panels, Piece, read_piece
 from pipelines.fpcb.feature_table import FEATURE_VERSION
 from pipelines.fpcb.kink_filter import KinkFilter
 from pipelines.fpcb.maps import MAPS, split_maps
-from pipelines.fpcb.patches import PatchConfig, make_patches, starts
+from pipelines.fpcb.patches import PatchCoreConfig, make_patches, starts
 
 BANK = "models/patchcore"
 CODE = (coreset, kink_filters, patches)
@@ -37,7 +37,7 @@ _PANELS_PER_SHARD = 8_000
 _NOT_THE_CORESET = ("neighbours", "bank_kind", "bank_actors")
 
 
-def memory_key(digest: str, config: PatchConfig, kink_filter: KinkFilter, seed: int) -> str:
+def memory_key(digest: str, config: PatchCoreConfig, kink_filter: KinkFilter, seed: int) -> str:
     """Return the hash of all that determines the memory bank."""
     options = {k: v for k, v in asdict(config).items() if k not in _NOT_THE_CORESET}
     return fingerprint("patchcore", digest, options, kink_filter.to_arrays(), seed, FORMAT,
@@ -48,7 +48,7 @@ def build_memory(
     cluster: Cluster,
     panels: Panels,
     run: Store,
-    config: PatchConfig,
+    config: PatchCoreConfig,
     kink_filter: KinkFilter,
     *,
     key: str,
@@ -104,7 +104,7 @@ def write_memory(
     *,
     parts: Store,
     size: int,
-    config: PatchConfig,
+    config: PatchCoreConfig,
     about: dict[str, Any],
     seed: int,
 ) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def choose_patches(
     store: Store,
     *,
     panels: Panels,
-    config: PatchConfig,
+    config: PatchCoreConfig,
     kink_filter: KinkFilter,
     size: int,
     n_all: int,
@@ -152,7 +152,7 @@ def choose_patches(
 
 
 def patches_of(
-    maps: npt.NDArray[Any], kink_filter: KinkFilter, config: PatchConfig
+    maps: npt.NDArray[Any], kink_filter: KinkFilter, config: PatchCoreConfig
 ) -> npt.NDArray[np.float32]:
     """Return the patches (n, windows, dim) of maps (n, 2, n_frames, places)."""
     excess, bend = split_maps(maps)

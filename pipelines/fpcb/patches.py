@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchConfig:
+class PatchCoreConfig:
     """How a panel becomes patches, and good patches a memory bank."""
 
     stride_frames: int = field(
@@ -66,13 +66,13 @@ class PatchConfig:
             raise InputError("--bank-kind", "unknown", " or ".join(known), self.bank_kind)
 
 
-def starts(n_frames: int, config: PatchConfig) -> npt.NDArray[np.int64]:
+def starts(n_frames: int, config: PatchCoreConfig) -> npt.NDArray[np.int64]:
     """First frame of each window."""
     return np.arange(0, n_frames, config.stride_frames)
 
 
 def make_patches(
-    evidence: Floats, bend_rad: Floats, kink_filter: KinkFilter, config: PatchConfig
+    evidence: Floats, bend_rad: Floats, kink_filter: KinkFilter, config: PatchCoreConfig
 ) -> Floats:
     """Return the patches of panels (n, windows, dim).
 
@@ -94,7 +94,11 @@ def make_patches(
 
 
 def departures(
-    patches: Floats, nearest: Floats, n_frames: int, kink_filter: KinkFilter, config: PatchConfig
+    patches: Floats,
+    nearest: Floats,
+    n_frames: int,
+    kink_filter: KinkFilter,
+    config: PatchCoreConfig,
 ) -> Floats:
     """Where panels depart from their nearest good patches (n, n_frames, places).
 

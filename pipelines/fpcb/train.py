@@ -36,7 +36,7 @@ from pipelines.fpcb.dataset import DataSet
 from pipelines.fpcb.dream.learner import Learner, is_better, validation_metrics
 from pipelines.fpcb.dream.model import About, DreamModel, read_model
 from pipelines.fpcb.dream.stream import PanelStream, Part, StreamPlan, loader
-from pipelines.fpcb.dream.train_config import TrainConfig
+from pipelines.fpcb.dream.train_config import DreamConfig
 from pipelines.fpcb.dream.training import Work, plan_training, training_key
 from pipelines.fpcb.kink_filter import KinkFilter
 from pipelines.fpcb.stages import say
@@ -52,7 +52,7 @@ def train_dream(
     cluster: Cluster,
     data: DataSet,
     out: Store,
-    config: TrainConfig,
+    config: DreamConfig,
     kink_filter: KinkFilter | None = None,
 ) -> dict[str, Any]:
     """Train on the good panels of split ``train``; judge on those of ``val``.
@@ -64,7 +64,7 @@ def train_dream(
         Features.
     out : Store
         The run folder, which every machine sees.
-    config : TrainConfig
+    config : DreamConfig
     kink_filter : KinkFilter, optional
         Default: fitted on up to 1,000 good training panels.
 
@@ -99,7 +99,7 @@ def train_dream(
 
 
 def finished_training(
-    data: DataSet, out: Store, config: TrainConfig, kink_filter: KinkFilter | None = None
+    data: DataSet, out: Store, config: DreamConfig, kink_filter: KinkFilter | None = None
 ) -> dict[str, Any] | None:
     """Return what `train_dream` would, where it has been done already; needs no cluster."""
     try:

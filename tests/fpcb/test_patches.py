@@ -5,7 +5,7 @@ import pytest
 
 from cluster.errors import InputError
 from pipelines.fpcb.kink_filter import KinkFilter, after
-from pipelines.fpcb.patches import PatchConfig, departures, make_patches, starts
+from pipelines.fpcb.patches import PatchCoreConfig, departures, make_patches, starts
 
 PLACES, FRAMES = 64, 60
 
@@ -26,7 +26,7 @@ def panels():
 
 
 def test_patches_are_the_strongest_evidence_shrunk(kink_filter, panels):
-    config = PatchConfig(shrink=1.0, pooled_places=2)
+    config = PatchCoreConfig(shrink=1.0, pooled_places=2)
     patches = make_patches(*panels, kink_filter, config)
     assert patches.shape == (3, 12, 26 + 2)
     z = after(*panels)
@@ -38,7 +38,7 @@ def test_patches_are_the_strongest_evidence_shrunk(kink_filter, panels):
 
 
 def test_last_two_numbers_are_the_bend_and_its_rate(kink_filter, panels):
-    config = PatchConfig(bend_weight=np.pi)
+    config = PatchCoreConfig(bend_weight=np.pi)
     patches = make_patches(*panels, kink_filter, config)
     bend = panels[1]
     np.testing.assert_allclose(patches[:, :, -2], bend[:, ::5], rtol=1e-6)
@@ -50,7 +50,7 @@ def test_last_two_numbers_are_the_bend_and_its_rate(kink_filter, panels):
 @pytest.mark.parametrize(("frames", "pooled"), [(60, 2), (47, 3), (61, 5)])
 def test_any_length_and_pooling_is_covered(kink_filter, frames, pooled):
     rng = np.random.default_rng(1)
-    config = PatchConfig(pooled_places=pooled)
+    config = PatchCoreConfig(pooled_places=pooled)
     evidence = rng.normal(size=(2, frames, PLACES)).astype(np.float32)
     patches = make_patches(evidence, np.ones((2, frames), np.float32), kink_filter, config)
     maps = departures(patches, np.zeros_like(patches), frames, kink_filter, config)
@@ -59,7 +59,7 @@ def test_any_length_and_pooling_is_covered(kink_filter, frames, pooled):
 
 
 def test_a_departure_is_drawn_in_its_window_and_place(kink_filter, panels):
-    config = PatchConfig()
+    config = PatchCoreConfig()
     patches = make_patches(*panels, kink_filter, config)
     nearest = patches.copy()
     nearest[1, 4, 10] += 3
@@ -77,4 +77,4 @@ def test_a_departure_is_drawn_in_its_window_and_place(kink_filter, panels):
 )  # fmt: skip
 def test_options_that_cannot_be_used_are_refused(option, value):
     with pytest.raises(InputError, match=option.replace("_", "-")):
-        PatchConfig(**{option: value})
+        PatchCoreConfig(**{option: value})

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from pipelines.fpcb.dream.objective import Objective
-from pipelines.fpcb.dream.train_config import TrainConfig
+from pipelines.fpcb.dream.train_config import DreamConfig
 
 _VALIDATION = 1 << 20  # in a seed where training has the epoch
 _CHUNK = 64
@@ -25,7 +25,7 @@ class Learner:
     Parameters
     ----------
     objective : Objective
-    config : TrainConfig
+    config : DreamConfig
     device : torch.device
     batch : int
         Items of a batch, all lanes together.
@@ -36,7 +36,7 @@ class Learner:
     def __init__(
         self,
         objective: Objective,
-        config: TrainConfig,
+        config: DreamConfig,
         device: torch.device,
         batch: int,
         total_steps: int,

@@ -28,7 +28,7 @@ class ShiftConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class DreamConfig:
     """How DREAM is trained."""
 
     variant: str = field(

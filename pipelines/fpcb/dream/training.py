@@ -13,7 +13,7 @@ from pipelines.fpcb.dream import stream as streams
 from pipelines.fpcb.dream.model import About
 from pipelines.fpcb.dream.objective import MapObjective, Objective, TabularObjective, Weights
 from pipelines.fpcb.dream.stream import StreamPlan
-from pipelines.fpcb.dream.train_config import TrainConfig
+from pipelines.fpcb.dream.train_config import DreamConfig
 from pipelines.fpcb.feature_table import FEATURE_VERSION
 from pipelines.fpcb.kink_filter import KinkFilter
 from pipelines.fpcb.maps import MAPS, filter_of
@@ -31,7 +31,7 @@ class Work:
     """All that a training worker needs."""
 
     objective: Objective
-    config: TrainConfig
+    config: DreamConfig
     training: Panels
     validation: Panels
     plan: StreamPlan
@@ -46,7 +46,7 @@ class Work:
         return f"checkpoints/dream-{self.about.fingerprint}/history.json"
 
 
-def training_key(data: DataSet, config: TrainConfig, kink_filter: KinkFilter | None = None) -> str:
+def training_key(data: DataSet, config: DreamConfig, kink_filter: KinkFilter | None = None) -> str:
     """Return the hash of all that determines the weights, on one kind of device."""
     options = {k: v for k, v in asdict(config).items() if k not in _NOT_THE_RESULT}
     given = kink_filter.to_arrays() if kink_filter is not None else None
@@ -55,7 +55,7 @@ def training_key(data: DataSet, config: TrainConfig, kink_filter: KinkFilter | N
 
 
 def plan_training(
-    data: DataSet, out: Store, config: TrainConfig, kink_filter: KinkFilter | None, device: str
+    data: DataSet, out: Store, config: DreamConfig, kink_filter: KinkFilter | None, device: str
 ) -> Work:
     """Find the panels, fit what is not trained, and cut epochs into batches.
 
