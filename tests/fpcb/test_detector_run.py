@@ -133,8 +133,8 @@ def test_points_and_bundles_score_alike_and_bad_bundles_are_listed(whole, points
 
 
 def test_patchcore_alone_is_trained_without_torch(whole, tmp_path):
-    command = [sys.executable, "-c", WITHOUT_TORCH, "fpcb", "train", whole[0] / "data", "--detectors",
-               "patchcore", "--out", tmp_path / "run", "--num-cpus", "2"]  # fmt: skip
+    options = ("--detectors", "patchcore", "--out", tmp_path / "run", "--num-cpus", "2")
+    command = [sys.executable, "-c", WITHOUT_TORCH, "fpcb", "train", whole[0] / "data", *options]
     finished = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=ROOT)
     assert finished.returncode == 0, finished.stderr
     assert json.loads((tmp_path / "run/models/detectors.json").read_text())["detectors"] == [
