@@ -15,8 +15,9 @@ from pipelines.fpcb.kink_filter import KinkFilter, after, noise_rad
 Floats = npt.NDArray[np.float32]
 
 _LEAST_FRAMES = 3  # left after the beginning: fewer say little
-_MISFIT = np.float32(0.002)  # of the largest: a hinge does not open quite as the board bends
+_STRAIGHT_RAD = 0.05
 _PLAIN = 8.0  # standard deviations
+_FORETOLD = 4.0  # standard deviations of the frames before
 _HALF_CHI2_95 = np.float32(1.92)  # half the 95 % point of χ² with one degree of freedom
 
 
@@ -46,6 +47,8 @@ def localise(excess_rad: Floats, bend_rad: Floats, kink_filter: KinkFilter) -> F
     bend_rad : ndarray (n, n_frames)
     """
     evidence = kink_filter.evidence(excess_rad)
+    # A board as good as straight has no bend but noise, and says nothing of a hinge.
+    bend_rad = np.maximum(np.abs(bend_rad) - np.float32(_STRAIGHT_RAD), 0)
     z = after(evidence, bend_rad)[:, : max(1, bend_rad.shape[1] - _LEAST_FRAMES)]
     z = z[..., kink_filter.inside]
     n, n_frames, places = z.shape
@@ -54,10 +57,9 @@ def localise(excess_rad: Floats, bend_rad: Floats, kink_filter: KinkFilter) -> F
     rows = np.arange(n)
     strength = z[rows, frame, at]
     course = np.maximum(z[rows, :, at], 0) ** 2 / 2
-    largest = course[rows, frame][:, None]
-    likely = course >= largest - np.maximum(_HALF_CHI2_95, _MISFIT * largest)
-    # Plain evidence that may have been there all along: most likely it was, as nothing of it
-    # shows while the board is nearly straight.
+    likely = course >= course[rows, frame][:, None] - _HALF_CHI2_95
+    of_place = evidence[rows, :, kink_filter.inside.start + at]
+    likely[_from_start(of_place, bend_rad, frame), 0] = True
     frame = np.where(likely[:, 0] & (strength > _PLAIN), 0, frame)
     place = at + _vertex(z[rows, frame], at) + kink_filter.inside.start + 0.5
     return Found(
@@ -68,6 +70,28 @@ def localise(excess_rad: Floats, bend_rad: Floats, kink_filter: KinkFilter) -> F
         strength=strength,
         kink_deg=_angle_deg(excess_rad, bend_rad, kink_filter, frame, at, strength),
     )
+
+
+def _from_start(
+    evidence: Floats, theta: Floats, frame: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Tell of which panels (n,) the kink was there before the likeliest frame as well.
+
+    While a board is nearly straight a hinge hardly shows, and what little it opens then the
+    likelihood leaves out. So the frames before are asked by themselves: of the evidence that the
+    later slope foretells for them, where that is plain, is there half or more?
+
+    Parameters
+    ----------
+    evidence, theta : ndarray (n, n_frames)
+        At the likeliest place, and the bend.
+    """
+    after = np.arange(theta.shape[1]) >= frame[:, None]
+    square, moment = theta**2, theta * evidence
+    slope = (moment * after).sum(axis=1) / np.maximum((square * after).sum(axis=1), 1e-6)
+    root = np.sqrt(np.maximum((square * ~after).sum(axis=1), 1e-6))
+    foretold = slope * root
+    return (foretold > _FORETOLD) & ((moment * ~after).sum(axis=1) / root > foretold / 2)
 
 
 def _vertex(rows: Floats, at: npt.NDArray[np.int64]) -> Floats:

@@ -119,3 +119,10 @@ def test_localising_needs_no_company(kinks, fitted):
     together = localise(excess, bend, fitted)
     assert alone.frame[0] == together.frame[7]
     assert alone.place[0] == pytest.approx(together.place[7], abs=1e-5)
+
+
+def test_panels_that_came_in_damaged_are_told_from_those_that_cracked(fitted):
+    excess, bend, _ = maps_of(60, scenario="pre_damage", seed=6)
+    assert (localise(excess, bend, fitted).frame == 0).mean() >= 0.6
+    excess, bend, truth = maps_of(60, scenario="crack", seed=6)
+    assert (localise(excess, bend, fitted).frame == truth["damage_frame"].to_numpy()).mean() >= 0.9
