@@ -25,7 +25,7 @@ from pipelines.fpcb.dream.train_config import DreamConfig
 from pipelines.fpcb.kink_filter import KinkFilter, kink_template
 
 FRAMES, PLACES, WINDOW = 60, 64, 5
-HALF = {"cuda": "bfloat16", "mps": "float16"}
+HALF = {"cuda": ("bfloat16",), "mps": ("float16",)}
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows = []
     for batch in map(int, asked.batches.split(",")):
-        for precision in ("float32", *[HALF[asked.device]] * (asked.device in HALF)):
+        for precision in ("float32", *HALF.get(asked.device, ())):
             rows.append(measure(asked, batch, precision))
             print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
     name = torch.cuda.get_device_name() if asked.device == "cuda" else asked.device
