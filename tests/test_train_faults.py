@@ -1,6 +1,7 @@
 """DREAM trained under SIGKILL: whatever dies, and whoever does the work, no byte differs."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray.train
 import torch
 
 from cluster.errors import InputError
@@ -24,7 +26,7 @@ from pipelines.fpcb.dream.train_config import DreamConfig
 from pipelines.fpcb.dream.training import plan_training
 from pipelines.fpcb.generate_config import GenerateConfig
 from pipelines.fpcb.make_features import make_features
-from pipelines.fpcb.train import _validate, finished_training, train_dream
+from pipelines.fpcb.train import _restore, _validate, finished_training, train_dream
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 90.0
@@ -164,3 +166,32 @@ def test_nan_in_a_map_is_refused_with_file_and_panel(cluster, data, tmp_path):
             config(2, loader_workers=1),
         )
     assert not train_workers()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("weights.safetensors", b"torn"),
+        ("optimizer.pt", b"PK\x03\x04"),
+        ("optimizer.pt", pickle.dumps(print)),
+        ("state.json", b"{"),
+        ("best.safetensors", None),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(data, tmp_path, monkeypatch, name, content):
+    work = plan_training(data, Store(tmp_path), config(1), None, "cpu")
+    student = Learner(work.objective, config(1), torch.device("cpu"), work.batch, 10)
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    for own in ("weights", "best"):
+        (folder / f"{own}.safetensors").write_bytes(student.weights())
+    torch.save(student.optimizer.state_dict(), folder / "optimizer.pt")
+    (folder / "state.json").write_text('{"history": [], "best": {}}')
+    whole = ray.train.Checkpoint.from_directory(str(folder))
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: whole)
+    assert _restore(student, work)["history"] == []
+    path = folder / name
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged checkpoint") as refused:
+        _restore(student, work)
+    assert str(tmp_path) in str(refused.value)

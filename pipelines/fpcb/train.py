@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from ray import train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
+from safetensors import SafetensorError
 from torch import Tensor, distributed
 
 from cluster.errors import InputError, ShardsFailed
@@ -44,6 +46,7 @@ from pipelines.fpcb.stages import say
 HISTORY = "training.json"
 
 _STAGE = "train DREAM"
+_DAMAGES = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, UnpicklingError)
 _POLL_S = 0.5
 _REPORTS_EVERY_S = "0.5"  # an epoch waits for Ray Train to have seen the last one's report
 
@@ -173,7 +176,10 @@ def _loop(given: dict[str, Any]) -> dict[str, Any]:
                                  train.get_context().get_world_size))  # fmt: skip
     config, plan = work.config, work.plan
     student = Learner(work.objective, config, device, work.batch, config.epochs * plan.steps)
-    state = _restore(student)
+    try:
+        state = _restore(student, work)
+    except InputError as error:
+        return {"refused": error.__reduce__()[1]}
     lanes = range(rank, plan.lanes, world)
     todo = range(len(state["history"]), config.epochs)
     stream = PanelStream(work.training, work.objective.reader, plan, lanes, todo)
@@ -301,18 +307,31 @@ def _keep(student: Learner, state: dict[str, Any], work: Work, rank: int) -> Non
         gauge(f"tenfold_train_{name}", float(entry[name]), {"stage": _STAGE})
 
 
-def _restore(student: Learner) -> dict[str, Any]:
-    """Go on from the last checkpoint, if there is one."""
+def _restore(student: Learner, work: Work) -> dict[str, Any]:
+    """Go on from the last checkpoint, if there is one.
+
+    Raises
+    ------
+    InputError
+        When it is damaged.
+    """
     checkpoint = train.get_checkpoint()
     if checkpoint is None:
         return {"history": [], "best": {}, "weights": b""}
     with checkpoint.as_directory() as folder:
         there = Path(folder)
-        student.load_weights((there / "weights.safetensors").read_bytes())
-        optimizer = torch.load(there / "optimizer.pt", map_location="cpu", weights_only=True)
-        student.optimizer.load_state_dict(optimizer)
-        state: dict[str, Any] = json.loads((there / "state.json").read_text())
-        state["weights"] = (there / "best.safetensors").read_bytes()
+        try:
+            student.load_weights((there / "weights.safetensors").read_bytes())
+            optimizer = torch.load(there / "optimizer.pt", map_location="cpu", weights_only=True)
+            student.optimizer.load_state_dict(optimizer)
+            state: dict[str, Any] = json.loads((there / "state.json").read_text())
+            state["weights"] = (there / "best.safetensors").read_bytes()
+        except _DAMAGES as error:
+            kept = str(work.live).rpartition("/")[0]
+            raise InputError(
+                f"{work.out}/{kept}", "damaged checkpoint", got=str(error).splitlines()[0],
+                fix="Remove that folder: training begins again.",
+            ) from error  # fmt: skip
     return state
 
 
