@@ -13,7 +13,7 @@ class CrackConfig:
         default=0.6, metadata={"help": "Share of training panels that get a simulated crack."}
     )
     strength: tuple[float, float] = field(
-        default=(2.5, 40.0),
+        default=(2.5, 400.0),
         metadata={"help": "Least and greatest evidence for a simulated crack, standard deviations"},
     )
     from_start: float = field(

@@ -3,7 +3,7 @@
 A crack is a hinge, local in place, that opens with the bend from its frame on; the bend itself may
 jolt forward, or stick and snap, as it happens. Its angle is drawn so that the evidence for it,
 the hinge's matched filter over the frames left, runs evenly in logarithm from barely visible to
-plain, whatever the noise of the panel.
+broken, whatever the noise of the panel: networks that have seen no broken board may pass it.
 """
 
 import math
@@ -21,7 +21,7 @@ MASK_PLACES = 2.5
 _PLACES = (0.12, 0.88)  # shares of the length that have evidence
 _PHASES = (0.0, 0.95)  # of the run in which a crack may begin
 _WIDTHS = (0.006, 0.045)  # standard deviation of a hinge, shares of the length
-_LARGEST_RAD = math.radians(40)
+_LARGEST_RAD = math.radians(70)
 
 
 @dataclass(frozen=True, eq=False)
