@@ -15,7 +15,7 @@ from actors.memory_bank.reweight import Bank
 from cluster.errors import InputError
 from cluster.storage import Store
 from pipelines.fpcb.cached import open_features
-from pipelines.fpcb.dataset import FEATURES, PANELS, DataSet
+from pipelines.fpcb.dataset import FEATURES, PANELS, DataSet, file_name
 from pipelines.fpcb.detectors import load_detectors
 from pipelines.fpcb.generator import generate
 from pipelines.fpcb.panel_table import read_panels, to_batches
@@ -115,8 +115,10 @@ def _files(data: DataSet, scores: pa.Table, wanted: Sequence[int], part: str) ->
     """Files that may have the panels: those of their splits and scenarios."""
     rows = scores.filter(pa.compute.is_in(scores["number"], pa.array(wanted)))
     pairs = zip(rows["split"].to_pylist(), rows["scenario"].to_pylist(), strict=True)
-    folders = {f"{part}/split={split}/scenario={scenario}/" for split, scenario in pairs}
-    return [n for n in data.files(part) if n.rsplit("/", 1)[0] + "/" in folders]
+    folders = {
+        f"{part}/{file_name(split, scenario, 0)}".rsplit("/", 1)[0] for split, scenario in pairs
+    }
+    return [name for name in data.files(part) if name.rsplit("/", 1)[0] in folders]
 
 
 def _in_order(table: pa.Table, wanted: Sequence[int]) -> pa.Table:

@@ -132,6 +132,26 @@ def test_points_and_bundles_score_alike_and_bad_bundles_are_listed(whole, points
         assert row["called_ng"] == own["called_ng"]
 
 
+def test_bundles_that_know_no_scenario_and_no_split_make_a_run(cluster, tmp_path):
+    done("generate", "--panels", 120, "--frames", 40, "--seed", 2, "--out", tmp_path / "p")
+    done("export", tmp_path / "p", "--out", tmp_path / "bundles")
+    for path in (tmp_path / "bundles").glob("*/metadata.json"):
+        known = json.loads(path.read_text())
+        path.write_text(json.dumps({"label": known["label"]}))
+    done("features", tmp_path / "bundles", "--assign-splits", "--out", tmp_path / "f")
+    options = ("--detectors", "patchcore", "--out", tmp_path / "run")
+    metrics = done("run", tmp_path / "f", *options)
+    test = metrics["test"]["panels"]
+    assert test["n"] == sum(n for k, n in metrics["data"]["counts"].items() if "test" in k)
+    assert (tmp_path / "run" / "report.html").stat().st_size > 0
+    assert "--assign-splits" in refused("run", without_splits(tmp_path), *options)
+
+
+def without_splits(folder):
+    done("features", folder / "bundles", "--out", folder / "none")
+    return folder / "none"
+
+
 def test_patchcore_alone_is_trained_without_torch(whole, tmp_path):
     options = ("--detectors", "patchcore", "--out", tmp_path / "run", "--num-cpus", "2")
     command = [sys.executable, "-c", WITHOUT_TORCH, "fpcb", "train", whole[0] / "data", *options]
