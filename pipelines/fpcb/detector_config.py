@@ -23,7 +23,7 @@ class DecisionConfig:
         default=DETECTORS, metadata={"help": "Detectors to train: dream, patchcore or both."}
     )
     false_alarms: float = field(
-        default=0.001,
+        default=0.0005,
         metadata={"help": "Share of good panels that may be called NG, held on validation panels."},
     )
     ng_precision: float | None = field(
