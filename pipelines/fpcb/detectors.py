@@ -157,9 +157,7 @@ class Detectors:
     ) -> tuple[_Floats, _Floats]:
         read_maps = self.dream.about.variant == "map"
         found = self.dream.anomaly_maps(maps if read_maps else self.dream.read(rows, where))
-        flat = found.reshape(len(found), -1)
-        top = np.sort(np.partition(flat, -_TOP, axis=1)[:, -_TOP:], axis=1)
-        return top.mean(axis=1), found
+        return self.dream.scores(found, _TOP), found
 
     def _patchcore(self, excess: _Floats, bend: _Floats) -> _Floats:
         assert self.bank is not None

@@ -1,6 +1,6 @@
 """Score panels: features at hand, points, or bundles; a row a panel, shard by shard.
 
-FOLDER/scores/…          rows of each shard, and a manifest of finished shards
+FOLDER/work/scores/…     rows of each shard, and a manifest of finished shards
 FOLDER/scores.parquet    all rows, decided: or scores.csv
 FOLDER/rejects.csv       bundles that could not be read
 """

@@ -3,7 +3,6 @@
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from pipelines.fpcb.maps import filter_of
 from pipelines.fpcb.patchcore import build_memory, memory_key
 from pipelines.fpcb.score import score_data, searched
 from pipelines.fpcb.stages import say
+from pipelines.run_folder import refuse_package_folder
 
 LEAST_PANELS = 20
 """Good training panels: of fewer nothing is known about how good panels differ."""
@@ -87,7 +87,7 @@ def train_detectors(
 
 
 def open_run(job: TrainJob, data: str) -> Store:
-    """Return the run folder, with its configuration written: as asked for, or named by its options.
+    """Return the run folder: as asked for, or named by its options.
 
     Parameters
     ----------
@@ -95,16 +95,7 @@ def open_run(job: TrainJob, data: str) -> Store:
         What tells the data apart.
     """
     out = job.run.out
-    # A submitted job runs in Ray's copy of the package, which goes away with the job.
-    gone = "runtime_resources" in Path.cwd().parts and "://" not in (out or "")
-    if gone and not Path(out or "").is_absolute():
-        raise InputError(
-            "--out",
-            "would vanish with this job's working directory",
-            expected="an absolute path or s3:// address that every machine sees",
-            got=out,
-            fix="Pass --out with one.",
-        )
+    refuse_package_folder(out)
     options = {name: part for name, part in asdict(job).items() if name not in _NOT_RESULTS}
     run = Store(out or f"runs/fpcb-{fingerprint(options, data)[:10]}")
     run.check_writable()

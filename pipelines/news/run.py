@@ -4,7 +4,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import pyarrow as pa
 
 from cluster.connect import connect
 from cluster.doctor import PACKAGES
-from cluster.errors import InputError
 from cluster.fingerprint import fingerprint
 from cluster.meter import Meter
 from cluster.nodes import Cluster
@@ -41,6 +39,7 @@ from pipelines.news.solve import (
     select_stability,
     solver_code,
 )
+from pipelines.run_folder import refuse_package_folder
 
 
 @dataclass(frozen=True)
@@ -161,22 +160,9 @@ def _fit(
 
 def run_folder(config: NewsConfig, data: str) -> Store:
     """Return where the run is kept: as asked for, or named by its options and data."""
-    if config.run.out is None or "://" not in config.run.out:
-        _refuse_package_folder(config.run.out)
+    refuse_package_folder(config.run.out)
     options = {name: part for name, part in asdict(config).items() if name not in _NOT_RESULTS}
     return Store(config.run.out or f"runs/news-{fingerprint(options, data)[:10]}")
-
-
-def _refuse_package_folder(out: str | None) -> None:
-    """A submitted job runs in Ray's copy of the package, which goes away with the job."""
-    if "runtime_resources" in Path.cwd().parts and not Path(out or "").is_absolute():
-        raise InputError(
-            "--out",
-            "would vanish with this job's working directory",
-            expected="an absolute path or s3:// address that every machine sees",
-            got=out,
-            fix="Pass --out with one.",
-        )
 
 
 def _describe(run: Store, config: NewsConfig, data: str) -> None:

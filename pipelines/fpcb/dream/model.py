@@ -104,6 +104,11 @@ class DreamModel:
                 found.append(logits.float().cpu().numpy()[: len(part)])
         return np.concatenate(found)
 
+    @staticmethod
+    def scores(maps: npt.NDArray[np.float32], top_k: int) -> npt.NDArray[np.float32]:
+        """See `panel_scores`."""
+        return panel_scores(maps, top_k)
+
     def save(self, store: Store) -> None:
         """Write weights, then what they are: a model without the latter is none."""
         state = self.networks.state_dict()
