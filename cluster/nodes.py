@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.core.generated import gcs_pb2
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.errors import InputError
+from cluster.errors import ConnectError, InputError
 from cluster.resources import DEVICES
 from cluster.storage import Store
 from cluster.token import token_enabled
 
 _GIB = 1 << 30
 _PROBE_TIMEOUT_S = 60.0
+_ASK_TIMEOUT_S = 20.0
+_ASK_TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,13 @@ class Cluster:
         """The machines that are alive now, sorted by host name."""
         nodes = [
             NodeInfo(
-                node["NodeID"],
-                node["NodeManagerHostname"],
-                node.get("Resources", {}),
-                node.get("Labels", {}),
+                node_id.hex(),
+                node.node_manager_hostname,
+                dict(node.resources_total),
+                dict(node.labels),
             )
-            for node in ray.nodes()  # type: ignore[no-untyped-call]
-            if node["Alive"]
+            for node_id, node in _ask_for_nodes().items()
+            if node.state == gcs_pb2.GcsNodeInfo.ALIVE  # type: ignore[attr-defined]
         ]
         return sorted(nodes, key=lambda node: (node.host, node.node_id))
 
@@ -139,6 +143,25 @@ class Cluster:
                 "Use a folder on NFS, or s3://bucket/folder.",
             )
         self.shared_stores.add(store.uri)
+
+
+def _ask_for_nodes() -> Mapping[Any, Any]:
+    """Ask the head node for all nodes there ever were.
+
+    ray.nodes() has no timeout: an answer lost on a busy machine once held a driver for the 300 s
+    of Ray's keepalive.
+    """
+    head: Any = ray._private.worker.global_worker
+    for _ in range(_ASK_TRIES):
+        with suppress(ray.exceptions.RpcError, ray.exceptions.GetTimeoutError):
+            return dict(head.gcs_client.get_all_node_info(timeout=_ASK_TIMEOUT_S))
+    raise ConnectError(
+        ray.get_runtime_context().gcs_address,
+        "Ray has stopped answering",
+        "the list of its nodes",
+        f"none within {_ASK_TRIES * _ASK_TIMEOUT_S:g} s",
+        "Look whether the head node still runs, and run the same command again to resume.",
+    )
 
 
 @ray.remote(num_cpus=0, max_retries=2)
