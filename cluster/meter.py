@@ -35,6 +35,7 @@ class Meter:
 
     stages: list[StageUse] = field(default_factory=list)
     _cpu: dict[int, float] = field(default_factory=dict)
+    _cpu_before: float = 0.0
     _workers: dict[psutil.Process, bool] = field(default_factory=dict)
     _peak_bytes: int = 0
     _worker_bytes: int = 0
@@ -43,6 +44,8 @@ class Meter:
 
     def __enter__(self) -> "Meter":
         self._started = time.perf_counter()
+        self._sample()
+        self._cpu_before = self.cpu_seconds  # of workers that have served other jobs, say
         self._thread = threading.Thread(target=self._watch, name="tenfold-meter", daemon=True)
         self._thread.start()
         return self
@@ -70,8 +73,8 @@ class Meter:
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU seconds of every process seen so far, also of those that have ended."""
-        return sum(self._cpu.values())
+        """CPU seconds since the meter was started, of processes that have ended as well."""
+        return sum([*self._cpu.values()]) - self._cpu_before
 
     @property
     def total_seconds(self) -> float:
@@ -80,8 +83,8 @@ class Meter:
 
     @property
     def peak_gib(self) -> float:
-        """Highest memory of all processes together, in any stage."""
-        return max((stage.peak_gib for stage in self.stages), default=0.0)
+        """Highest memory of all processes together, in any stage, the one at work included."""
+        return max([self._peak_bytes / _GIB, *(stage.peak_gib for stage in self.stages)])
 
     def table(self) -> list[dict[str, Any]]:
         """Return the stages as JSON-able rows."""
@@ -108,20 +111,28 @@ class Meter:
     def _ours(self) -> dict[psutil.Process, bool]:
         """Return this process, its descendants and Ray's workers, and which are workers.
 
-        The workers of a submitted driver descend from the raylet, not from the driver.
+        The workers of a submitted driver descend from the raylet, not from the driver: then all on
+        this machine count. Those of an embedded Ray are the driver's own, and others' do not.
         """
         me = psutil.Process()
         family = {me, *me.children(recursive=True)}
+        embedded = any(_is_raylet(process) for process in family)
         looked_at: dict[psutil.Process, bool] = {}
         ours: dict[psutil.Process, bool] = {}
         for process in psutil.process_iter():
             # A worker renames itself when it starts an actor or a task: look again until it has.
             is_worker = self._workers.get(process, False) or _is_worker(process)
             looked_at[process] = is_worker
-            if is_worker or process in family:
+            if process in family or (is_worker and not embedded):
                 ours[process] = is_worker
         self._workers = looked_at
         return ours
+
+
+def _is_raylet(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.name() == "raylet"
+    return False
 
 
 def _is_worker(process: psutil.Process) -> bool:

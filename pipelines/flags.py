@@ -79,6 +79,58 @@ def build(config: type, values: Mapping[str, Any]) -> Any:
     return config(**arguments)
 
 
+def arguments_of(config: Any) -> list[str] | None:
+    """Return the flags that make ``config``, defaults spelled out; None where no flags can.
+
+    Another version may have other defaults, and a file named by ``@`` may change.
+    """
+    arguments: list[str] = []
+    values = _values(config)
+    if values is None:
+        return None
+    for parameter in flags_of(type(config)):
+        name, value = parameter.name, values[parameter.name]
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            if value:
+                arguments.append(option)
+            elif parameter.default:
+                return None
+        elif isinstance(value, tuple):
+            items = [_text(item) for item in value]
+            if any("," in item or item != item.strip() or not item for item in items) or (
+                items and items[0].startswith("@")
+            ):
+                return None
+            arguments.append(f"{option}={','.join(items)}")
+        elif value is not None:
+            arguments.append(f"{option}={_text(value)}")
+        elif parameter.default is not None:
+            return None
+    return arguments
+
+
+def _text(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _values(config: Any) -> dict[str, Any] | None:
+    """Return flat flag values; None where fields of one name, which are one flag, differ."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        inner = {field.name: value}
+        if dataclasses.is_dataclass(value):
+            found = _values(value)
+            if found is None:
+                return None
+            inner = found
+        if any(name in values and values[name] != one for name, one in inner.items()):
+            return None
+        values |= inner
+    return values
+
+
 def _panel(config: type) -> str:
     return config.__name__.removesuffix("Config")
 

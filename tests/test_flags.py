@@ -8,10 +8,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from cluster.config import ClusterConfig
 from cluster.errors import InputError
-from pipelines.flags import build, flags_of, with_flags_of
+from pipelines.flags import arguments_of, build, flags_of, with_flags_of
+from pipelines.fpcb.config import FeatureJob, GenerateJob, ImportJob
+from pipelines.fpcb.detector_config import RunJob, ScoreJob, TrainJob
+from pipelines.fpcb.generate_config import GenerateConfig
 from pipelines.news.audit import AuditConfig
 from pipelines.news.config import NewsConfig
+from pipelines.news.demo import DemoConfig
+from pipelines.news.ingest import InputConfig
+from pipelines.news.path import PathConfig
 from pipelines.news.score import ScoreConfig
 
 
@@ -144,3 +151,55 @@ def test_a_configuration_survives_json():
     config = build(NewsConfig, {"news": "n", "prices": "p", "alpha_grid": "0.1,0.05"})
     saved = json.loads(json.dumps(dataclasses.asdict(config)))
     assert saved["path"]["alpha_grid"] == [0.1, 0.05]
+
+
+def parsed(config):
+    """Return the configuration that the flags of ``config`` make."""
+    app, seen = typer.Typer(), []
+
+    @app.command()
+    @with_flags_of(type(config))
+    def command(config) -> None:
+        """Do nothing."""
+        seen.append(config)
+
+    result = CliRunner().invoke(app, arguments_of(config))
+    assert result.exit_code == 0, result.output
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Outer(news="-n", workers=3, fast=True, inner=Inner(words=(), alphas=(1e-17, 0.1), count=2)),
+        NewsConfig(input=InputConfig(news="a b.csv", prices="@p"), path=PathConfig(alphas=7)),
+        RunJob(panels=GenerateConfig(panels=40), train=TrainJob(cluster=ClusterConfig(num_cpus=2))),
+        GenerateJob(),
+        FeatureJob(assign_splits=True),
+        ImportJob(),
+        ScoreJob(out="s3://bucket/scores", format="csv"),
+        DemoConfig(),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_arguments_make_the_configuration_again(config):
+    assert parsed(config) == config
+
+
+def test_arguments_hold_the_defaults_too():
+    assert "--count=3" in arguments_of(Outer(news="n"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Inner(words=("a,b",)),
+        Inner(words=("@a",)),
+        Inner(words=(" a",)),
+        Inner(words=("",)),
+        ClusterConfig(dashboard=False),
+    ],
+    ids=repr,
+)
+def test_configuration_that_no_flags_make_has_no_arguments(config):
+    assert arguments_of(config) is None

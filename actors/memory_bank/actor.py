@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,9 @@ from actors.memory_bank.checks import checked_patches
 from actors.memory_bank.merge import FloatArray, IntArray, merge_nearest
 from cluster.failures import input_error
 from cluster.nodes import Cluster
+from cluster.progress import count, observe_seconds
 from cluster.resources import engine_resources
+from cluster.run_record import run_name
 from cluster.storage import Store
 
 RESTARTS = 5
@@ -32,14 +35,19 @@ class BankActor:
         from actors.memory_bank.part import BankPart
 
         self._part = BankPart(store, name, part, parts, device, threads)
+        self._tags = {"run": run_name(store), "part": str(part)}
 
     def size(self) -> int:
         """Return the number of patches of the whole bank."""
         return self._part.whole
 
     def search(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray, int]:
-        """See `BankPart.search`."""
-        return self._part.search(queries, k)
+        """See `BankPart.search`; how long it took is a metric."""
+        started = time.perf_counter()
+        found = self._part.search(queries, k)
+        observe_seconds("tenfold_knn_seconds", time.perf_counter() - started, self._tags)
+        count("tenfold_knn_queries", len(queries), self._tags)
+        return found
 
     def rows(self, index: IntArray) -> tuple[IntArray, FloatArray, int]:
         """See `BankPart.rows`."""

@@ -32,6 +32,7 @@ from cluster.errors import InputError, ShardsFailed
 from cluster.nodes import Cluster
 from cluster.progress import gauge
 from cluster.resources import engine_resources
+from cluster.run_record import current, run_name
 from cluster.storage import Store
 from pipelines.fpcb.cached import read_piece
 from pipelines.fpcb.dataset import DataSet
@@ -303,8 +304,10 @@ def _keep(student: Learner, state: dict[str, Any], work: Work, rank: int) -> Non
         (there / "state.json").write_text(json.dumps(known))
         train.report(entry, checkpoint=train.Checkpoint.from_directory(folder))
     work.out.write_json(work.live, state["history"])
+    tags = {"stage": _STAGE, "run": run_name(work.out)}
+    gauge("tenfold_train_epoch", float(entry["epoch"] + 1), tags)
     for name in ("loss", "val_ap", "panels_per_s"):
-        gauge(f"tenfold_train_{name}", float(entry[name]), {"stage": _STAGE})
+        gauge(f"tenfold_train_{name}", float(entry[name]), tags)
 
 
 def _restore(student: Learner, work: Work) -> dict[str, Any]:
@@ -348,6 +351,8 @@ def _live_lines(work: Work) -> Iterator[None]:
         nonlocal shown
         while True:
             last = stop.wait(_POLL_S)
+            if (record := current()) is not None:
+                record.say_how_far(_STAGE, shown, work.config.epochs, "epochs")
             for entry in _history(work)[shown:]:
                 shown += 1
                 say(
