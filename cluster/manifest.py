@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cluster.journal import append_line, clear, read_lines
+from cluster.lock import check_held
 from cluster.storage import Store
 
 # Readers of a folder of Parquet files pass over names that begin so.
@@ -59,9 +61,21 @@ class Manifest:
 
 
 def append_entry(store: Store, entry: Entry) -> None:
-    """Add a finished piece to the manifest in ``store``; its files must be complete by now."""
+    """Add a finished piece to the manifest in ``store``; its files must be complete by now.
+
+    Raises
+    ------
+    InputError
+        When another driver took over the folder.
+    """
+    check_held(store)
     line = json.dumps(asdict(entry), ensure_ascii=False, separators=(",", ":"))
-    store.append_line(MANIFEST, line)
+    append_line(store, MANIFEST, line)
+
+
+def clear_entries(store: Store) -> None:
+    """Forget what is finished."""
+    clear(store, MANIFEST)
 
 
 def read_entries(store: Store, fingerprint: str) -> dict[str, Entry]:
@@ -69,10 +83,8 @@ def read_entries(store: Store, fingerprint: str) -> dict[str, Entry]:
 
     A torn line, left by a driver that was killed while writing, counts as not written.
     """
-    if not store.exists(MANIFEST):
-        return {}
     found: dict[str, Entry] = {}
-    for line in store.read_bytes(MANIFEST).decode("utf-8", errors="replace").splitlines():
+    for line in read_lines(store, MANIFEST):
         entry = _parse(line)
         if entry is not None and entry.fingerprint == fingerprint:
             found[entry.key] = entry

@@ -10,6 +10,7 @@ import os
 import posixpath
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -26,7 +27,7 @@ from cluster.errors import InputError
 _TEMPORARY = ".partial-"
 _BLOCK_BYTES = 1 << 22
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CREDENTIALS = re.compile(r"//[^/@]*@")
+_CREDENTIALS = re.compile(r"^\w+://[^/@?]*@")
 
 
 class Store:
@@ -40,12 +41,19 @@ class Store:
 
     Notes
     -----
-    Local files are written under a temporary name and renamed; objects on S3 appear when their
-    upload is complete. A reader, or a process started after a crash, sees a whole file or none.
+    Local files are written under a temporary name and renamed. What goes to S3 is written to a
+    temporary file here, and uploaded when it is whole; an object appears when its upload is
+    complete. A reader, or a process started after a crash, sees a whole file or none.
+
+    Raises
+    ------
+    InputError
+        When the address holds credentials.
     """
 
     def __init__(self, uri: str | Path) -> None:
         text = str(uri)
+        refuse_credentials(text)
         if "://" not in text:
             text = Path(text).expanduser().absolute().as_posix()
         base, self._mark, self._query = text.partition("?") if "://" in text else (text, "", "")
@@ -76,7 +84,7 @@ class Store:
         if "://" not in self._base:
             return fs.LocalFileSystem(), self._base
         try:
-            return fs.FileSystem.from_uri(self.uri)
+            return fs.FileSystem.from_uri(self._address)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
                 str(self),
@@ -86,6 +94,13 @@ class Store:
                 "Correct the address.",
             ) from error
 
+    @property
+    def _address(self) -> str:
+        if not self._base.startswith("s3://"):
+            return self.uri
+        mark = "&" if self._mark else "?"
+        return f"{self.uri}{mark}allow_delayed_open=true"  # a small object takes one request
+
     def __truediv__(self, name: str) -> Store:
         return Store(f"{self._base}/{name.strip('/')}{self._mark}{self._query}")
 
@@ -93,7 +108,7 @@ class Store:
         return f"Store({str(self)!r})"
 
     def __str__(self) -> str:
-        return _CREDENTIALS.sub("//…@", self.uri)  # messages end up in logs
+        return self.uri
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Store) and other.uri == self.uri
@@ -104,6 +119,10 @@ class Store:
     # File systems are reopened where the store lands: a client of this process is of no use there.
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.uri,)
+
+    def is_within(self, other: Store) -> bool:
+        """Tell whether this folder is ``other``, or below it."""
+        return self._query == other._query and f"{self._base}/".startswith(f"{other._base}/")
 
     def _at(self, name: str) -> str:
         return posixpath.join(self.path, name)
@@ -123,8 +142,16 @@ class Store:
         infos = self.filesystem.get_file_info([self._at(name) for name in names])
         return [info.size if info.type == fs.FileType.File else None for info in infos]
 
+    def modified_s(self, name: str) -> float | None:
+        """Return when ``name`` was written, in seconds, by the store's own clock; None if never."""
+        info = self.filesystem.get_file_info(self._at(name))
+        return None if info.mtime_ns is None else info.mtime_ns / 1e9
+
     def list(self, prefix: str = "") -> list[str]:
-        """Return the sorted names of the files whose name starts with ``prefix``."""
+        """Return the sorted names of the files whose name starts with ``prefix``.
+
+        Some stores list new files late: nothing that must be right may depend on this.
+        """
         folder = posixpath.dirname(prefix)
         selector = fs.FileSelector(
             self._at(folder).rstrip("/"), allow_not_found=True, recursive=True
@@ -173,18 +200,22 @@ class Store:
     def open_output(self, name: str) -> Iterator[IO[bytes]]:
         """Open a binary file that appears as ``name`` when the block ends without an error."""
         if not self.is_local:
-            buffer = io.BytesIO()
-            yield buffer
-            with self.filesystem.open_output_stream(self._at(name)) as sink:
-                sink.write(buffer.getbuffer())
+            # Closing a stream of pyarrow completes the upload, also after an error (arrow#40502):
+            # so none is opened before all is written.
+            with tempfile.NamedTemporaryFile(prefix="tenfold-") as spool:
+                with space_needed(tempfile.gettempdir()):
+                    yield spool.file
+                    spool.flush()
+                here = fs.LocalFileSystem()
+                fs.copy_files(spool.name, self._at(name), here, self.filesystem)
             return
         final = Path(self._at(name))
-        with _space_needed(self):
+        with space_needed(str(self)):
             final.parent.mkdir(parents=True, exist_ok=True)
         # Another process may write the same name at this moment: each has its own temporary.
         partial = final.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{final.name}")
         try:
-            with _space_needed(self):
+            with space_needed(str(self)):
                 with partial.open("xb") as sink:
                     yield sink
                     sink.flush()
@@ -202,25 +233,6 @@ class Store:
         """Write ``data`` as ``name``."""
         with self.open_output(name) as sink:
             sink.write(data)
-
-    def append_line(self, name: str, line: str) -> None:
-        """Add one line to ``name``; a line torn by an earlier crash is closed first."""
-        if "\n" in line:
-            raise ValueError(f"append_line: expected one line, got {line!r}")
-        if not self.is_local:
-            before = self.read_bytes(name) if self.exists(name) else b""
-            gap = b"" if not before or before.endswith(b"\n") else b"\n"
-            self.write_bytes(name, before + gap + line.encode() + b"\n")
-            return
-        path = Path(self._at(name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _space_needed(self), path.open("a+b") as log:
-            end = log.seek(0, io.SEEK_END)
-            log.seek(max(end - 1, 0))
-            gap = b"" if log.read(1) in (b"", b"\n") else b"\n"
-            log.write(gap + line.encode() + b"\n")
-            log.flush()
-            os.fsync(log.fileno())
 
     def read_json(self, name: str) -> Any:
         """Return the object that ``write_json`` wrote as ``name``."""
@@ -263,8 +275,20 @@ class Store:
         return digest.hexdigest()
 
 
+def refuse_credentials(address: str) -> None:
+    """Raise InputError for an address with a key in it, which logs and records would show."""
+    if _CREDENTIALS.match(address):
+        raise InputError(
+            _CREDENTIALS.sub(f"{address.partition('://')[0]}://…@", address),
+            "credentials in an address end up in logs",
+            expected="s3://bucket/folder",
+            fix="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on every machine instead, or use "
+            "~/.aws/credentials.",
+        )
+
+
 @contextmanager
-def _space_needed(store: Store) -> Iterator[None]:
+def space_needed(where: str) -> Iterator[None]:
     """Say where there is no room left, which no second attempt would mend."""
     try:
         yield
@@ -272,7 +296,7 @@ def _space_needed(store: Store) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise InputError(
-            str(store),
+            where,
             "no room left to write",
             got=error.strerror,
             fix="Free some space and run the same command again: what is finished is kept.",

@@ -150,7 +150,7 @@ class MemoryBank:
         *,
         about: Mapping[str, Any] | None = None,
         feature_version: str | None = None,
-    ) -> None:
+    ) -> list[str]:
         """Write the bank as ``<name>.json`` and the index beside it, all or nothing.
 
         ``about`` (plain values) and ``feature_version`` are kept in the JSON; without them, those
@@ -158,6 +158,11 @@ class MemoryBank:
 
         The index is named after its checksum and the JSON, written last, names it: a process that
         dies while saving leaves the bank that was there before.
+
+        Returns
+        -------
+        list of str
+            The files written.
         """
         self.about = self.about if about is None else dict(about)
         if feature_version is not None:
@@ -187,6 +192,7 @@ class MemoryBank:
         for old in store.list(f"{name}."):
             if old.endswith(".faiss") and old != file:
                 store.delete(old)
+        return [f"{name}.json", file]
 
     @classmethod
     def load(

@@ -37,6 +37,10 @@ class ShardConfig:
     recompute: bool = field(
         default=False, metadata={"help": "Make everything again, finished or not."}
     )
+    wait: bool = field(
+        default=False,
+        metadata={"help": "Wait while another process works in the folder, in place of an error."},
+    )
 
     def __post_init__(self) -> None:
         if self.out is not None and not self.out.strip():

@@ -62,6 +62,12 @@ class RunFolderConfig:
     shard_workers: int | None = field(
         default=None, metadata={"help": "Shards worked on at a time; default one a core."}
     )
+    wait: bool = field(
+        default=False,
+        metadata={
+            "help": "Wait while another process works in the run folder, in place of an error."
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.out is not None and not self.out.strip():
@@ -113,6 +119,10 @@ class ScoreJob:
     )
     shard_workers: int | None = field(
         default=None, metadata={"help": "Shards scored at a time; default one a core."}
+    )
+    wait: bool = field(
+        default=False,
+        metadata={"help": "Wait while another process works in the folder, in place of an error."},
     )
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 

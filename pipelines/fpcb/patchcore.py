@@ -123,8 +123,8 @@ def write_memory(
     # A patch is so near to a centre of its shard, and that to one that stays.
     radius = max(float(part["radius"]) for part in chosen_by) + merged.radius
     about = about | {"radius": radius}
-    bank.save(store, BANK, about=about, feature_version=FEATURE_VERSION)
-    return {"rows": bank.size, "files": store.list(f"{BANK}.")}
+    files = bank.save(store, BANK, about=about, feature_version=FEATURE_VERSION)
+    return {"rows": bank.size, "files": sorted(files)}
 
 
 def choose_patches(

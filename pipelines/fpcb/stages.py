@@ -6,7 +6,7 @@ from typing import Protocol
 
 from cluster.config import ClusterConfig
 from cluster.connect import connect
-from cluster.manifest import MANIFEST, Manifest
+from cluster.manifest import Manifest, clear_entries
 from cluster.shards import S, ShardFunction, finished_shards, map_shards
 from cluster.storage import Store
 from pipelines.fpcb.config import ShardConfig
@@ -42,7 +42,7 @@ def run_shards(
     store = folder / part
     store.check_writable()
     if job.shards.recompute:
-        store.delete(MANIFEST)
+        clear_entries(store)
     done = finished_shards(store, key, len(shards))
     if done is not None:
         say(f"{label}: finished by an earlier run")

@@ -19,6 +19,7 @@ from actors.lasso.unit import TRAIN, coefficients
 from cluster.connect import ClusterConfig, connect
 from cluster.errors import InputError
 from cluster.fingerprint import fingerprint
+from cluster.lock import hold
 from cluster.meter import Meter
 from cluster.nodes import Cluster
 from cluster.storage import Store
@@ -85,7 +86,7 @@ def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
     saved, alphas = _finished(run)
     _require_same_input(run, saved)
     engines = config.engines or tuple(name for name in ENGINES if _present(name))
-    with Meter() as meter:
+    with hold(run), Meter() as meter:
         loaded = load(saved, meter)
         with connect(config.cluster) as cluster:
             say(cluster.describe())
@@ -93,9 +94,9 @@ def audit(folder: str, config: AuditConfig) -> dict[str, Any]:
             problem = prepare(everything, loaded, cluster, run, meter)
             cases = _cases(problem, alphas, config)
             rows = _compare(problem, cases, engines, config, cluster, run)
-    run.write_table("audit.parquet", pa.Table.from_pylist(rows))
-    summary = _summary(rows)
-    run.write_json("audit.json", summary)
+        run.write_table("audit.parquet", pa.Table.from_pylist(rows))
+        summary = _summary(rows)
+        run.write_json("audit.json", summary)
     return {**summary, "rows": rows}
 
 

@@ -69,6 +69,12 @@ class RunConfig:
     workers: int | None = field(
         default=None, metadata={"help": "Solver actors; default one a core of the cluster."}
     )
+    wait: bool = field(
+        default=False,
+        metadata={
+            "help": "Wait while another process works in the run folder, in place of an error."
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.out is not None and not self.out.strip():

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from cluster.errors import InputError
+from cluster.lock import hold
 from cluster.progress import Progress
 from cluster.storage import Store
 from pipelines.news.ingest import read_texts
@@ -86,10 +87,13 @@ def score_texts(folder: str, config: ScoreConfig) -> dict[str, Any]:
         )
     table, rejects = read_texts(config.news, config.text_column, config.bad_rows)
     out = Store(config.out) if config.out else run / "scores"
-    out.check_writable()
     blocks = range(0, table.num_rows, BLOCK_ROWS)
     scored: list[pa.Table] = []
-    with out.open_output(WORDS) as sink, Progress("score", table.num_rows, "texts") as progress:
+    with (
+        hold(out),
+        out.open_output(WORDS) as sink,
+        Progress("score", table.num_rows, "texts") as progress,
+    ):
         writer: pq.ParquetWriter | None = None
         for start in blocks:
             block = table.slice(start, BLOCK_ROWS)

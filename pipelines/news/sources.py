@@ -11,6 +11,7 @@ import fnmatch
 import glob
 import io
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from cluster.errors import InputError
+from cluster.storage import refuse_credentials
 
 _PARQUET = (".parquet", ".pq")
 _CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -29,6 +31,7 @@ _JSON = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 _SUFFIXES = _PARQUET + _CSV + _JSON
 _BLOCK_ROWS = 65_536
 _SHOWN_CHARACTERS = 80
+_SERVER = re.compile(r"\?\w+=[^*\[]*$")  # ?endpoint_override=…: no part of a glob
 
 
 class Reject(NamedTuple):
@@ -72,6 +75,7 @@ def find_files(spec: str) -> list[str]:
     """
     if not spec.strip():  # a shell variable that is not set: not the folder we happen to be in
         raise InputError("--news, --prices", "an empty path", fix="Name a file, folder or glob.")
+    refuse_credentials(spec)
     if "://" in spec:
         files, is_file = _find_remote(spec)
     elif Path(spec).is_dir():
@@ -83,7 +87,7 @@ def find_files(spec: str) -> list[str]:
     if not files:
         what = "no such file or folder" if is_file else "no file matches"
         raise InputError(spec, what, fix="Check the path; quote a glob so the shell leaves it be.")
-    known = sorted(f for f in files if f.lower().endswith(_SUFFIXES) and not _hidden(f, spec))
+    known = sorted(f for f in files if _name(f).endswith(_SUFFIXES) and not _hidden(f, spec))
     if not known:
         suffixes = "a name ending in " + ", ".join(_SUFFIXES)
         raise InputError(spec, "format unknown", suffixes, fix="Convert or rename the file.")
@@ -98,7 +102,7 @@ def read_file(file: str, wanted: Collection[str] | None = None) -> RawFile:
     InputError
         When the file cannot be read at all, or names a column twice.
     """
-    name = file.lower()
+    name = _name(file)
     read = _read_parquet if name.endswith(_PARQUET) else _read_json
     if name.endswith(_CSV):
         read = _read_csv
@@ -127,21 +131,28 @@ def _locate(file: str) -> tuple[fs.FileSystem, str]:
     return fs.LocalFileSystem(), str(Path(file).absolute())
 
 
+def _name(file: str) -> str:
+    """Return the file's own name in lower case, without the server's part of an address."""
+    bare = _SERVER.sub("", file) if "://" in file else file
+    return bare.rsplit("/", 1)[-1].lower()
+
+
 def _hidden(file: str, spec: str) -> bool:
     # Spark and editors leave _SUCCESS, ._news.csv and the like beside the data.
-    return file != spec and file.rsplit("/", 1)[-1].startswith((".", "_"))
+    return file != spec and _name(file).startswith((".", "_"))
 
 
 def _find_remote(spec: str) -> tuple[list[str], bool]:
-    scheme, _, rest = spec.partition("://")
+    server = found[0] if (found := _SERVER.search(spec)) else ""
+    scheme, _, rest = spec.removesuffix(server).partition("://")
     fixed = rest.split("*")[0].split("?")[0].split("[")[0]
     base = fixed if fixed == rest else fixed.rsplit("/", 1)[0]
     try:
-        filesystem, path = fs.FileSystem.from_uri(f"{scheme}://{base}")
+        filesystem, path = fs.FileSystem.from_uri(f"{scheme}://{base}{server}")
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.File:
             return [spec], True
-        found = filesystem.get_file_info(
+        below = filesystem.get_file_info(
             fs.FileSelector(path, recursive=True, allow_not_found=True)
         )
     except (pa.ArrowException, OSError) as error:
@@ -149,8 +160,10 @@ def _find_remote(spec: str) -> tuple[list[str], bool]:
             spec, f"cannot be listed ({shown(error)})", fix="Check the address and credentials."
         ) from error
     root = path.rstrip("/")
-    files = [f"{scheme}://{base.rstrip('/')}{i.path[len(root) :]}" for i in found if i.is_file]
-    return (files if fixed == rest else fnmatch.filter(files, spec)), fixed == rest
+    files = [f"{scheme}://{base.rstrip('/')}{i.path[len(root) :]}" for i in below if i.is_file]
+    if fixed != rest:
+        files = fnmatch.filter(files, f"{scheme}://{rest}")
+    return [f"{file}{server}" for file in files], fixed == rest
 
 
 def _unique(file: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -201,7 +214,7 @@ def _read_csv(file: str, wanted: Collection[str] | None) -> RawFile:
 
 
 def _delimiter(file: str) -> str:
-    return "\t" if file.lower().endswith((".tsv", ".tsv.gz")) else ","
+    return "\t" if _name(file).endswith((".tsv", ".tsv.gz")) else ","
 
 
 def _csv_records(reader: Iterator[list[str]]) -> Iterator[list[str] | csv.Error]:
