@@ -1,12 +1,11 @@
-"""Solve units on long-lived actors by work-stealing: whoever is idle takes the next ready unit."""
+"""Solve units on long-lived actors of one kind or several, dealt out by `cluster.schedule`."""
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections import defaultdict
+import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,28 +13,35 @@ import numpy as np
 import ray
 from ray.actor import ActorHandle
 
+from cluster.chains import Piece
 from cluster.errors import ShardsFailed
 from cluster.failures import actor_is_gone, describe_failure, input_error, is_loss
+from cluster.forecast import Group
 from cluster.manifest import Entry, append_entry, intact, read_entries
 from cluster.nodes import Cluster
+from cluster.pool import Pool, Slot
+from cluster.pool import WorkerKind as WorkerKind
 from cluster.progress import Progress, count, gauge
+from cluster.schedule import Scheduler
 from cluster.storage import Store
 from cluster.unit import Unit as Unit
 
 Arrays = dict[str, np.ndarray]
 
-_WAIT_S = 1.0
+_WAIT_S = 0.5
+_LOOK_S = 2.0
 _RAISED_RETRIES = 2  # exceptions of our code rarely go away; lost processes do
 _NO_WORKER_NOTE_S = 60.0
+_NAMED = 5
 
 
 def solve_units(
     cluster: Cluster,
-    make_worker: Callable[[], ActorHandle],
+    make_worker: Callable[[], ActorHandle] | Sequence[WorkerKind],
     units: Sequence[Unit],
     store: Store,
     *,
-    workers: int,
+    workers: int | Callable[[], int] = 1,
     fingerprint: str,
     label: str,
     max_retries: int = 5,
@@ -47,17 +53,20 @@ def solve_units(
     ----------
     cluster : Cluster
         From `connect`.
-    make_worker : callable
+    make_worker : callable, or sequence of WorkerKind
         Makes one actor, whose ``solve`` returns a dict of arrays or numpy scalars. The result must
-        not depend on which worker takes the unit, or on what it solved before.
+        not depend on which worker takes the unit, or on what it solved before. Several kinds work
+        side by side, each unit being for whichever is free; then ``workers`` says nothing.
     units : sequence of Unit
         A unit is ready when the result of its ``after`` is there, which ``solve`` gets as
-        ``previous`` (else None). Heads of the longest remaining chains go first.
+        ``previous`` (else None). Heads of the longest remaining chains go first. Short ones travel
+        several to a call; one that stalls is given to a second worker, and the first answer counts.
     store : Store
         Where the driver writes each result, as ``<key>.npz``, with a manifest; workers need not
         see it.
-    workers : int
-        Number of actors. Those that Ray cannot place (yet) take no units.
+    workers : int or callable
+        Number of actors. A callable is asked again every few seconds, so that nodes that join get
+        some. Those that Ray cannot place (yet) take no units.
     fingerprint : str
         Of all that determines the results; units finished under the same one are loaded.
     label : str
@@ -65,7 +74,7 @@ def solve_units(
     max_retries : int
         How often a unit is given out again after its actor, or the result, was lost.
     in_flight_per_worker : int
-        Units queued at an actor; 2 hides the driver's latency when units are short.
+        Calls queued at an actor; 2 hides the driver's latency when units are short.
 
     Returns
     -------
@@ -81,20 +90,22 @@ def solve_units(
     ValueError
         When keys repeat, or ``after`` names no unit, or goes round in a circle.
     """
-    depth = _chain_depths(units)
+    pieces = [Piece(unit.key, unit.after, unit.cost) for unit in units]
     finished = intact(store, read_entries(store, fingerprint).values(), verify=True)
     results = {unit.key: store.read_arrays(_file(unit.key)) for unit in units
                if unit.key in finished}  # fmt: skip
+    scheduler = Scheduler(pieces, done=results, queue=in_flight_per_worker)
+    if callable(make_worker):
+        make_worker = [WorkerKind(name="", make_worker=make_worker, count=workers)]
     with Progress(label, len(units), "units") as progress:
         if results:
             progress.advance(len(results), reused=True)
-        todo = [unit for unit in units if unit.key not in results]
-        if todo:
+        if scheduler.left:
             store.check_writable()
-            pool = _Pool(label, make_worker, in_flight_per_worker, max_retries, progress)
-            run = _Run(pool, store, fingerprint, depth, results)
+            pool = Pool(cluster, label, make_worker, max_retries, progress)
+            run = _Run(pool, scheduler, {u.key: u for u in units}, store, fingerprint, results)
             try:
-                run.work(todo, min(workers, len(todo)))
+                run.work()
             finally:
                 pool.close()
     return {unit.key: results[unit.key] for unit in units}
@@ -104,204 +115,170 @@ def _file(key: str) -> str:
     return f"{key}.npz"
 
 
-def _chain_depths(units: Sequence[Unit]) -> dict[str, tuple[int, int]]:
-    """Return a sorting key for each unit: (−length of the longest chain it heads, position)."""
-    by_key = {unit.key: unit for unit in units}
-    if len(by_key) != len(units):
-        raise ValueError("units: keys must differ")
-    longest = dict.fromkeys(by_key, 0)
-    for unit in units:
-        length, at, seen = 1, unit, {unit.key}
-        while longest[at.key] < length:
-            longest[at.key] = length
-            if at.after is None:
-                break
-            if at.after not in by_key or at.after in seen:
-                raise ValueError(f"unit {at.key}: after {at.after!r} is no unit before it")
-            at, length = by_key[at.after], length + 1
-            seen.add(at.key)
-    return {unit.key: (-longest[unit.key], place) for place, unit in enumerate(units)}
-
-
-@dataclass(eq=False)
-class _Slot:
-    """One worker's place: its actor is replaced when it dies."""
-
-    actor: ActorHandle
-    ready: bool = False
-    load: int = 0
-
-
-@dataclass
-class _Pool:
-    """The actors, of which some may still be starting."""
-
-    label: str
-    make_worker: Callable[[], ActorHandle]
-    per_worker: int
-    max_retries: int
-    progress: Progress
-    slots: list[_Slot] = field(default_factory=list)
-    starting: dict[Any, _Slot] = field(default_factory=dict)
-    lost: int = 0
-    raised: int = 0
-
-    def start(self, slot: _Slot | None = None) -> None:
-        actor = self.make_worker()
-        if slot is None:
-            slot = _Slot(actor)
-            self.slots.append(slot)
-        slot.actor, slot.ready, slot.load = actor, False, 0
-        self.starting[actor.__ray_ready__.remote()] = slot
-
-    def started(self, ref: Any) -> None:
-        """Take note of an actor that has started, or failed to."""
-        slot = self.starting.pop(ref)
-        try:
-            ray.get(ref)
-            slot.ready = True
-        except ray.exceptions.RayError as error:
-            if (refused := input_error(error)) is not None:
-                raise refused from error
-            cause = describe_failure(error)
-            if is_loss(error):
-                self.lost += 1
-            else:
-                self.raised += 1
-            limit = self.max_retries * max(1, len(self.slots))
-            if self.raised > _RAISED_RETRIES or self.lost > limit:
-                raise ShardsFailed(self.label, {"worker": cause}) from error
-            self.progress.say(f"a worker could not start, another try: {cause.splitlines()[0]}")
-            self._discard(slot)
-            self.start(slot)
-        gauge("tenfold_workers", sum(s.ready for s in self.slots), {"stage": self.label})
-
-    def idle(self) -> _Slot | None:
-        """Return the ready worker with the shortest queue that has room, if any."""
-        free = [slot for slot in self.slots if slot.ready and slot.load < self.per_worker]
-        return min(free, key=lambda slot: slot.load, default=None)
-
-    def replace(self, slot: _Slot) -> None:
-        self._discard(slot)
-        self.start(slot)
-
-    def close(self) -> None:
-        for slot in self.slots:
-            self._discard(slot)
-
-    def _discard(self, slot: _Slot) -> None:
-        with suppress(ray.exceptions.RayError):
-            ray.kill(slot.actor, no_restart=True)
+@dataclass(frozen=True)
+class _Call:
+    group: Group
+    slot: Slot
+    keys: tuple[str, ...]
 
 
 @dataclass
 class _Run:
     """The driver's side of one call of `solve_units`."""
 
-    pool: _Pool
+    pool: Pool
+    scheduler: Scheduler
+    units: Mapping[str, Unit]
     store: Store
     fingerprint: str
-    depth: Mapping[str, tuple[int, int]]
     results: dict[str, Arrays]
-    ready: list[tuple[tuple[int, int], str]] = field(default_factory=list)
     calls: dict[Any, _Call] = field(default_factory=dict)
-    losses: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    raised: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    losses: Counter[str] = field(default_factory=Counter)
+    raised: Counter[str] = field(default_factory=Counter)
     largest_gap: float = 0.0
 
-    def work(self, todo: Sequence[Unit], workers: int) -> None:
-        units = {unit.key: unit for unit in todo}
-        followers: dict[str, list[str]] = defaultdict(list)
-        for unit in todo:
-            if unit.after is None or unit.after in self.results:
-                self._offer(unit.key)
-            else:
-                followers[unit.after].append(unit.key)
-        for _ in range(workers):
-            self.pool.start()
-        left, idle_since = set(units), time.monotonic()
-        while left:
-            while self.ready and (slot := self.pool.idle()) is not None:
-                self._give(units[heapq.heappop(self.ready)[1]], slot)
-            refs = [*self.calls, *self.pool.starting]
-            done, _ = ray.wait(refs, num_returns=1, timeout=_WAIT_S)
+    def work(self) -> None:
+        look_at, note_at = 0.0, time.monotonic() + _NO_WORKER_NOTE_S
+        while self.scheduler.left:
+            now = time.monotonic()
+            if now >= look_at:
+                self._resize()
+                look_at = now + _LOOK_S
+            for group in self.scheduler.assign(now):
+                self._give(group)
+            done = self._wait()
             for ref in done:
-                if ref in self.pool.starting:
-                    self.pool.started(ref)
-                elif (key := self._collect(ref)) is not None:
-                    left.discard(key)
-                    for follower in followers.pop(key, []):
-                        self._offer(follower)
+                if ref in self.calls:
+                    self._collect(self.calls.pop(ref), ref)
+                elif (slot := self.pool.started(ref)) is not None:
+                    self.scheduler.add_worker(slot.name, kind=slot.kind.name, node=slot.node)
             if self.calls or done:
-                idle_since = time.monotonic()
-            elif time.monotonic() - idle_since > _NO_WORKER_NOTE_S:
+                note_at = now + _NO_WORKER_NOTE_S
+            elif now >= note_at:
                 self.pool.progress.say("waiting for a worker: Ray has no room to start one")
-                idle_since = time.monotonic()
+                note_at = now + _NO_WORKER_NOTE_S
 
-    def _offer(self, key: str) -> None:
-        heapq.heappush(self.ready, (self.depth[key], key))
+    def _wait(self) -> list[Any]:
+        """Return all refs that are done, as soon as there is one."""
+        refs = [*self.calls, *self.pool.starting]
+        if not refs:
+            time.sleep(_WAIT_S)
+            return []
+        done, rest = ray.wait(refs, num_returns=1, timeout=_WAIT_S, fetch_local=False)
+        if done and rest:
+            more, _ = ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)
+            done += more
+        return done
 
-    def _give(self, unit: Unit, slot: _Slot) -> None:
-        previous = self.results[unit.after] if unit.after is not None else None
-        slot.load += 1
-        ref: Any = slot.actor.solve.remote(unit.payload, previous)
-        self.calls[ref] = _Call(unit, slot, slot.actor, time.monotonic())
+    def _resize(self) -> None:
+        """Follow the nodes that join and leave; give stalled workers' places to others as well."""
+        extra = Counter(worker.kind for worker in self.scheduler.stalled)
+        busy = {call.slot.name for call in self.calls.values()}
+        for slot in self.pool.resize(self.scheduler.left, extra, busy):
+            if keys := self.scheduler.remove_worker(slot.name):
+                self.pool.progress.say(f"{slot.name} has left: {len(keys)} units again")
 
-    def _collect(self, ref: Any) -> str | None:
-        """Keep the result of a call and return its unit's key; None when it has to be repeated."""
-        call = self.calls.pop(ref)
-        current = call.slot.actor is call.actor
-        if current:
-            call.slot.load -= 1
+    def _give(self, group: Group) -> None:
+        keys, slot = group.keys, self.pool.slots[group.worker.name]
+        inside = {*keys}
+        pieces = []
+        for unit in (self.units[key] for key in keys):
+            previous = None if unit.after in inside else self.results.get(unit.after or "")
+            pieces.append((unit.key, unit.payload, unit.after, previous))
+        ask: Any = slot.actor.__ray_call__
+        name = f"{slot.actor._ray_actor_creation_function_descriptor.class_name}.solve"
+        ref = ask.options(name=name).remote(_solve_in_turn, pieces)
+        self.calls[ref] = _Call(group, slot, keys)
+
+    def _collect(self, call: _Call, ref: Any) -> None:
+        """Keep what a call has answered, and give out again what it has not."""
+        answers: list[tuple[Arrays, float]] = []
         try:
-            arrays = {name: np.array(value) for name, value in ray.get(ref).items()}
-        except ray.exceptions.RayError as error:
-            if (refused := input_error(error)) is not None:
+            answers, error = ray.get(ref)
+        except ray.exceptions.RayError as lost:
+            error = lost
+        now = time.monotonic()
+        for key, (arrays, seconds) in zip(call.keys, answers, strict=False):
+            if self.scheduler.finished(call.group, key, now, seconds):
+                kept = {name: np.array(value) for name, value in arrays.items()}
+                self._keep(key, kept, call.slot, seconds)
+                for other in self.scheduler.unneeded(key):
+                    self._give_up(other)
+        rest = [key for key in call.keys[len(answers) :] if key not in self.results]
+        if error is not None:
+            if (refused := input_error(error)) is not None and rest:
                 raise refused from error
-            self._repeat(call.unit.key, error)
-            if current and actor_is_gone(error):
-                self.pool.replace(call.slot)
-            return None
-        self._keep(call, arrays)
-        return call.unit.key
+            self._repeat(rest if is_loss(error) else rest[:1], error)
+        for place, key in enumerate(call.keys[len(answers) :]):
+            self.scheduler.lost(call.group, key, alone=is_loss(error) or not place)
+        if actor_is_gone(error) and call.slot.name in self.pool.slots:
+            self.scheduler.remove_worker(call.slot.name)
+            self.pool.replace(call.slot)
 
-    def _repeat(self, key: str, error: BaseException) -> None:
+    def _repeat(self, keys: Sequence[str], error: BaseException) -> None:
         tally, limit = (
             (self.losses, self.pool.max_retries)
             if is_loss(error)
             else (self.raised, _RAISED_RETRIES)
         )
-        tally[key] += 1
+        tally.update(keys)
         cause = describe_failure(error)
-        if tally[key] > limit:
-            raise ShardsFailed(self.pool.label, {key: cause}) from error
-        count("tenfold_units_retried", 1, {"stage": self.pool.label})
-        self.pool.progress.say(f"unit {key} again after {cause.splitlines()[0]}")
-        self._offer(key)
+        if failed := {key: cause for key in keys if tally[key] > limit}:
+            raise ShardsFailed(self.pool.label, failed) from error
+        count("tenfold_units_retried", len(keys), {"stage": self.pool.label})
+        for key in keys[:_NAMED]:
+            self.pool.progress.say(f"unit {key} again after {cause.splitlines()[0]}")
+        if len(keys) > _NAMED:
+            self.pool.progress.say(f"{len(keys) - _NAMED} more units of that call again")
 
-    def _keep(self, call: _Call, arrays: Arrays) -> None:
-        key, name, tags = call.unit.key, _file(call.unit.key), {"stage": self.pool.label}
+    def _give_up(self, group: Group) -> None:
+        """Replace an actor that has stalled, once others have answered all that it was asked."""
+        slot = self.pool.slots.get(group.worker.name)
+        if group.overdue and slot is not None:
+            self.pool.progress.say(f"{slot.name} has stalled and is replaced")
+            self.scheduler.remove_worker(slot.name)
+            self.pool.replace(slot)
+
+    def _keep(self, key: str, arrays: Arrays, slot: Slot, seconds: float) -> None:
+        name, tags = _file(key), {"stage": self.pool.label}
         self.store.write_arrays(name, **arrays)
         size = self.store.size(name) or 0
         entry = Entry(
             key=key,
             fingerprint=self.fingerprint,
             files={name: (size, self.store.checksum(name))},
-            seconds=time.monotonic() - call.since,
+            summary={"kind": slot.kind.name, "node": slot.node},
+            seconds=seconds,
             attempts=1 + self.losses[key] + self.raised[key],
         )
         append_entry(self.store, entry)
         self.results[key] = arrays
-        count("tenfold_units_done", 1, tags)
+        engine = str(arrays.get("engine", slot.kind.name))
+        count("tenfold_units_done", 1, {**tags, "engine": engine})
+        count("tenfold_bytes", size, tags)
         self.largest_gap = max(self.largest_gap, float(np.max(arrays.get("gap", 0.0))))
         gauge("tenfold_largest_gap", self.largest_gap, tags)
         note = f"largest gap {self.largest_gap:.1e}" if "gap" in arrays else ""
         self.pool.progress.advance(note=note)
 
 
-@dataclass(frozen=True)
-class _Call:
-    unit: Unit
-    slot: _Slot
-    actor: ActorHandle
-    since: float
+def _solve_in_turn(
+    worker: Any, pieces: Sequence[tuple[str, Any, str | None, Arrays | None]]
+) -> tuple[list[tuple[Arrays, float]], ray.exceptions.RayTaskError | None]:
+    """Run in an actor: solve units one after the other, up to the first that raises."""
+    answers: dict[str, tuple[Arrays, float]] = {}
+    for key, payload, after, previous in pieces:
+        if after in answers:
+            previous = answers[after][0]
+        started = time.perf_counter()
+        try:
+            # Copies: a worker may use its arrays again, and nobody may write into an answer.
+            found = {n: np.array(value) for n, value in worker.solve(payload, previous).items()}
+        except Exception as error:
+            task_error: Any = ray.exceptions.RayTaskError
+            told = task_error("solve", traceback.format_exc(), error)
+            return [*answers.values()], told
+        for value in found.values():
+            value.flags.writeable = False
+        answers[key] = found, time.perf_counter() - started
+    return [*answers.values()], None

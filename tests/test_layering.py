@@ -18,7 +18,16 @@ ALLOWED = {
 RAY_MODULES = {
     *(
         f"cluster/{name}.py"
-        for name in ("connect", "nodes", "shards", "units", "progress", "doctor", "failures")
+        for name in (
+            "connect",
+            "nodes",
+            "pool",
+            "shards",
+            "units",
+            "progress",
+            "doctor",
+            "failures",
+        )
     ),
     "pipelines/fpcb/train.py",
 }
