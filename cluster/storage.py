@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -125,6 +126,8 @@ class Store:
         return self._query == other._query and f"{self._base}/".startswith(f"{other._base}/")
 
     def _at(self, name: str) -> str:
+        if name.startswith("/") or ".." in name.split("/"):  # a name read from a file of others
+            raise InputError(f"{self}/{name}", "a name that leads out of its folder")
         return posixpath.join(self.path, name)
 
     def exists(self, name: str = "") -> bool:
@@ -245,17 +248,31 @@ class Store:
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the Parquet file ``name`` as a table (of ``columns`` alone when given)."""
         with self.filesystem.open_input_file(self._at(name)) as source:
-            return pq.read_table(source, columns=columns and [*columns])
+            return pq.read_table(
+                source, columns=columns and [*columns], page_checksum_verification=True
+            )
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        """Write ``table`` as Parquet, compressed with zstd."""
+        """Write ``table`` as Parquet, compressed with zstd; a flipped bit is seen when read."""
         with self.open_output(name) as sink:
-            pq.write_table(table, sink, compression="zstd")
+            pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Return the arrays that ``write_arrays`` wrote as ``name``, by keyword; never pickles."""
-        with np.load(io.BytesIO(self.read_bytes(name)), allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+        """Return the arrays that ``write_arrays`` wrote as ``name``, by keyword; never pickles.
+
+        Raises
+        ------
+        InputError
+            When they cannot be read, as arrays of Python objects cannot.
+        """
+        data = self.read_bytes(name)
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+        except (ValueError, TypeError, AttributeError, EOFError, OSError, BadZipFile) as error:
+            fix = "Remove it, and run what made it again."
+            got = str(error).partition("\n")[0]
+            raise InputError(f"{self}/{name}", "damaged", got=got, fix=fix) from error
 
     def write_arrays(self, name: str, /, **arrays: Any) -> None:
         """Write arrays (or numpy scalars) as one ``.npz`` archive."""

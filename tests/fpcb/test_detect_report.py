@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from browser import SCRIPTS, ran, without_policy
 from page import Page
 
 from cluster.errors import InputError
@@ -28,9 +29,7 @@ PLACES, FRAMES = 48, 24
 MEMBERS = ("dream", "patchcore")
 SCENARIOS = (("normal", 0, 60), ("thick_panel", 0, 20), ("crack", 1, 12), ("pre_damage", 1, 8))
 HOSTILE = [
-    "<script>alert(1)</script>",
-    "</script><img src=x onerror=alert(2)>",
-    '"><svg onload=alert(3)>',
+    *SCRIPTS[:3],
     "<a href='https://evil.example'>x</a> %{y} $x$",
 ]
 
@@ -168,6 +167,12 @@ def whole(tmp_path_factory):
     drawn = pictures(table, reasons)
     run = write_run(tmp_path_factory.mktemp("whole"), table, metrics, drawn)
     return table, metrics, drawn, page_of(run), run
+
+
+def test_script_in_a_name_does_not_run_in_a_browser(whole, tmp_path):
+    *_, run = whole
+    html = run.read_bytes("report.html").decode()
+    assert ran(without_policy(html), tmp_path) == (False, True)
 
 
 def test_report_says_what_the_metrics_say(whole):

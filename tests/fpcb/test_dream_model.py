@@ -1,6 +1,8 @@
 """A trained DREAM at rest: the same after a round trip, for any batch; damaged ones refused."""
 
 import json
+import os
+import pickle
 
 import numpy as np
 import pytest
@@ -8,7 +10,14 @@ import torch
 
 from cluster.errors import InputError
 from pipelines.fpcb.dream.inputs import N_INPUTS, Inputs
-from pipelines.fpcb.dream.model import ABOUT, WEIGHTS, About, DreamModel, panel_scores
+from pipelines.fpcb.dream.model import (
+    ABOUT,
+    WEIGHTS,
+    About,
+    DreamModel,
+    checksum,
+    panel_scores,
+)
 from pipelines.fpcb.dream.networks import NetworkPair
 from pipelines.fpcb.dream.tabular import Scale, TabularPair
 from pipelines.fpcb.feature_table import FEATURE_VERSION
@@ -136,3 +145,17 @@ def test_weights_that_do_not_fit_their_description_are_refused(store, change):
     store.write_json(ABOUT, known | change)
     with pytest.raises(InputError, match="damaged model"):
         DreamModel.load(store)
+
+
+def test_pickle_in_place_of_weights_is_not_loaded(store, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    hostile = pickle.dumps(Payload())
+    map_model().save(store)
+    store.write_bytes(WEIGHTS, hostile)
+    store.write_json(ABOUT, store.read_json(ABOUT) | {"checksum": checksum(hostile)})
+    with pytest.raises(InputError, match=r"dream\.safetensors: damaged"):
+        DreamModel.load(store)
+    assert not (tmp_path / "ran").exists()

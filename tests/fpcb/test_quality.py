@@ -3,12 +3,14 @@
 import json
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc
 import pytest
+from browser import SCRIPTS, ran, without_policy
 from command import tenfold
 from page import Page
 from sklearn.metrics import roc_auc_score
@@ -45,9 +47,7 @@ from pipelines.fpcb.quality_verdicts import checks
 
 SMALL = GenerateConfig(panels=110, frames=24, seed=3)
 HOSTILE = [
-    "<script>alert(1)</script>",
-    "</script><img src=x onerror=alert(2)>",
-    '"><svg onload=alert(3)>',
+    *SCRIPTS[:3],
     "<a href='https://evil.example'>x</a> %{y} $x$",
 ]
 
@@ -197,8 +197,14 @@ def test_hostile_names_and_rejects_are_inert(hostile_report):
     for text in HOSTILE:
         assert page.text.count(text) >= 3  # as a duplicate, a reject and its reason
     labels = json.dumps([json.loads(figure) for figure in page.figures])
-    assert "alert" not in labels
+    assert "hostile" not in labels
     assert "evil" not in labels
+
+
+def test_script_in_a_bundle_does_not_run_in_a_browser(hostile_report, tmp_path):
+    numbers, _ = hostile_report
+    html = Path(numbers["report"]).read_text()
+    assert ran(without_policy(html), tmp_path) == (False, True)
 
 
 def test_bundles_have_no_good_panels_beside_them(hostile_report):

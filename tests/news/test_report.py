@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from browser import SCRIPTS, ran, without_policy
 from page import Page
 from plotly.offline import get_plotlyjs
 
@@ -140,9 +141,7 @@ def test_browser_is_told_to_run_our_two_scripts_only(run):
 
 
 HOSTILE = [
-    "<script>alert(1)</script>",
-    "</script><img src=x onerror=alert(2)>",
-    '"><svg onload=alert(3)>',
+    *SCRIPTS[:3],
     "{{ 7 * 7 }}",
     "<a href='https://evil.example'>x</a> %{y} &lt;b&gt;",
     "nul\x00 bell\x07 \u202eturned",
@@ -151,9 +150,11 @@ HOSTILE = [
 ]
 
 
-def test_hostile_text_is_inert(tmp_path):
+@pytest.fixture
+def hostile(tmp_path):
     words = [(text, [f"{text} again"] * 9) for text in HOSTILE]
-    run = make_run(tmp_path / "run", dict.fromkeys(HOSTILE, words), note=HOSTILE[0])
+    folder = tmp_path / "<img src=x onerror=hostile>"
+    run = make_run(folder, dict.fromkeys(HOSTILE, words), note=HOSTILE[0])
     metrics = run.read_json("metrics.json")
     metrics["cluster"] = metrics["engine"] = metrics["stages"][0]["name"] = HOSTILE[1]
     metrics["corpus"]["dropped"] = {HOSTILE[2]: 3}
@@ -161,7 +162,11 @@ def test_hostile_text_is_inert(tmp_path):
     run.write_json(
         "truth.json", {"planted": 2, "found": 1, "false": 0, "by_target": {HOSTILE[0]: {}}}
     )
-    page = Page(render_report(run))
+    return render_report(run)
+
+
+def test_hostile_text_is_inert(hostile):
+    page = Page(hostile)
     assert len(page.scripts) == 2
     assert page.all("img") == page.all("svg") == []
     assert not any(name.startswith("on") for _, attrs in page.elements for name in attrs)
@@ -175,6 +180,16 @@ def test_hostile_text_is_inert(tmp_path):
     # Plotly makes links and bold type of tags in a label: none may reach it but our own.
     labels = json.dumps([json.loads(figure) for figure in page.figures], ensure_ascii=False)
     assert set(re.findall(r"<[^>]*>", labels)) <= {"<b>", "</b>", "<br>", "<extra>", "</extra>"}
+
+
+def test_script_in_a_text_does_not_run_in_a_browser(hostile, tmp_path):
+    assert ran(without_policy(hostile), tmp_path) == (False, True)
+
+
+def test_script_that_is_not_ours_is_stopped_by_the_policy(run, tmp_path):
+    html = render_report(run).replace("</main>", f"{SCRIPTS[0]}</main>")
+    assert ran(without_policy(html), tmp_path) == (True, True)  # a browser would run it
+    assert ran(html, tmp_path) == (False, True)
 
 
 def test_target_without_words_says_so(tmp_path):
