@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +17,11 @@ from typing import Any
 
 import grpc
 import ray
+from ray._common.usage.usage_lib import get_cluster_metadata
 from ray._private import ray_constants, services
 from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from cluster.config import ClusterConfig as ClusterConfig
@@ -206,12 +208,19 @@ def _probe(address: str, target: str) -> None:
             if refused
             else _ADDRESS_FIX,
         ) from None
-    if reply.ray_version != ray.__version__:
+    _check_version(address, "Ray", reply.ray_version, ray.__version__)
+    cluster = get_cluster_metadata(GcsClient(address=target))
+    # Ray itself turns away a machine whose Python differs in the last digit.
+    _check_version(address, "Python", cluster["python_version"], platform.python_version())
+
+
+def _check_version(address: str, name: str, there: str, here: str) -> None:
+    if there != here:
         raise ConnectError(
             address,
-            "version of Ray",
-            f"{ray.__version__} as on this machine",
-            reply.ray_version,
+            f"version of {name}",
+            f"{there} as on the head node",
+            f"{here} on this machine",
             "Install the same version of Ray and Python on every node.",
         )
 

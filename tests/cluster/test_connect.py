@@ -31,9 +31,9 @@ except ConnectError as error:
 """
 
 
-def start_driver(environment):
+def start_driver(environment, code=JOIN):
     return subprocess.Popen(
-        [sys.executable, "-c", JOIN],
+        [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -69,6 +69,14 @@ def test_address_that_does_not_answer_is_refused_within_seconds():
 def test_address_of_the_wrong_kind_is_refused(address):
     out = read_output(start_driver({"RAY_ADDRESS": address, "RAY_AUTH_TOKEN": "x"}))
     assert out.startswith(f"refused 2 True {address}: Ray address")
+
+
+def test_machine_with_another_python_is_refused(join_environment):
+    other = "import platform; platform.python_version = lambda: '3.11.99'\n"
+    driver = start_driver(join_environment, other + JOIN)
+    out = read_output(driver)
+    assert "version of Python: expected" in out
+    assert "as on the head node, got 3.11.99 on this machine. Install the same version" in out
 
 
 def test_missing_token_is_refused_when_joining(tmp_path):
