@@ -3,6 +3,8 @@
 What is read is checked: NaN is refused, and other numbers of frames are resampled.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -210,7 +212,27 @@ def read_piece(store: Store, piece: Piece, reader: Reader) -> npt.NDArray[Any]:
     return reader.read(table, f"{store}/{piece.file}")
 
 
-def open_features(store: Store, name: str) -> pq.ParquetFile:
+class FeatureFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
+    """One file of features; what it cannot read, a flipped bit among it, is an InputError."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.where = f"{store}/{name}"
+        with _readable(self.where):
+            source = store.filesystem.open_input_file(f"{store.path}/{name}")
+            super().__init__(source, page_checksum_verification=True)
+
+    def read_row_group(self, *which: Any, **how: Any) -> pa.Table:
+        """Return the rows of one group."""
+        with _readable(self.where):
+            return super().read_row_group(*which, **how)
+
+    def read(self, *which: Any, **how: Any) -> pa.Table:
+        """Return all rows."""
+        with _readable(self.where):
+            return super().read(*which, **how)
+
+
+def open_features(store: Store, name: str) -> FeatureFile:
     """Open one file of features.
 
     Raises
@@ -223,13 +245,18 @@ def open_features(store: Store, name: str) -> pq.ParquetFile:
 
 
 @lru_cache(maxsize=_OPEN_FILES)
-def _opened(store: Store, name: str, _mtime_ns: int | None, _size: int) -> pq.ParquetFile:
+def _opened(store: Store, name: str, _mtime_ns: int | None, _size: int) -> FeatureFile:
+    return FeatureFile(store, name)
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
     try:
-        return pq.ParquetFile(store.filesystem.open_input_file(f"{store.path}/{name}"))
+        yield
     except (pa.ArrowException, OSError) as error:
-        fix = "Run `tenfold fpcb features` again with --recompute."
+        fix = "Run the command that made it again: damaged files are made anew."
         got = str(error).splitlines()[0]
-        raise InputError(f"{store}/{name}", "cannot be read", got=got, fix=fix) from error
+        raise InputError(where, "cannot be read", got=got, fix=fix) from error
 
 
 def _by_length(table: pa.Table) -> list[tuple[npt.NDArray[np.intp], pa.Table]]:

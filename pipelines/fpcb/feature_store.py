@@ -59,6 +59,7 @@ class FeatureWriter:
                 compression_level=1,
                 use_dictionary=texts,
                 write_statistics=["number"],
+                write_page_checksum=True,
             )
         self._writer.write_table(table, row_group_size=len(table))
 
@@ -83,6 +84,7 @@ def read_rows(store: Store, name: str, columns: Sequence[str] | None = None) -> 
             columns=columns and [*columns],
             use_threads=False,
             partitioning=None,
+            page_checksum_verification=True,
         )
     except (pa.ArrowException, OSError) as error:
         got = str(error).splitlines()[0]

@@ -81,7 +81,7 @@ def build_memory(
     )
     done = map_shards(
         cluster, choose, shards, run / "work/coreset", fingerprint=key, label=_STAGE,
-        max_in_flight=workers,
+        max_in_flight=workers, verify=True,
     )  # fmt: skip
     remember = partial(
         write_memory,
@@ -93,7 +93,7 @@ def build_memory(
     )
     map_shards(
         cluster, remember, [done.files], run, label="remember patches",
-        fingerprint=fingerprint(key, asdict(config)),
+        fingerprint=fingerprint(key, asdict(config)), verify=True,
     )  # fmt: skip
     return size
 

@@ -43,7 +43,7 @@ def run_shards(
     store.check_writable()
     if job.shards.recompute:
         clear_entries(store)
-    done = finished_shards(store, key, len(shards))
+    done = finished_shards(store, key, len(shards), verify=True)
     if done is not None:
         say(f"{label}: finished by an earlier run")
         return done
@@ -58,6 +58,7 @@ def run_shards(
             fingerprint=key,
             label=label,
             max_in_flight=job.shards.workers,
+            verify=True,
         )
 
 

@@ -97,14 +97,17 @@ def test_feature_files_hold_what_extract_computes(panels, tmp_path):
         assert rows[f"panel_{feature}"].to_numpy().tobytes() == found.panel[:, k].tobytes()
 
 
-def test_lost_and_torn_shards_alone_are_made_again(panels, tmp_path):
+def test_lost_torn_and_flipped_shards_alone_are_made_again(panels, tmp_path):
     first = made("generate", tmp_path, *SMALL)
     files = sorted((tmp_path / "panels").rglob("*.parquet"))
     before = files_of(tmp_path)
     files[0].unlink()
     files[1].write_bytes(files[1].read_bytes()[:-100])
+    flipped = bytearray(files[2].read_bytes())
+    flipped[len(flipped) // 2] ^= 1  # of the same size
+    files[2].write_bytes(flipped)
     outcome = tenfold("fpcb", "generate", *SMALL, "--out", tmp_path, "--json")
-    assert f"{len(files) - 2} from an earlier run" in outcome.err
+    assert f"{len(files) - 3} from an earlier run" in outcome.err
     assert outcome.json["digest"] == first["digest"]
     assert files_of(tmp_path) == before
 

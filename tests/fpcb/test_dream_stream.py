@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 
 from cluster.errors import InputError
 from cluster.storage import Store
-from pipelines.fpcb.cached import FrameReader, MapReader, Piece, good_panels, read_piece, to_frames
+from pipelines.fpcb.cached import (
+    FeatureFile,
+    FrameReader,
+    MapReader,
+    Piece,
+    good_panels,
+    read_piece,
+    to_frames,
+)
 from pipelines.fpcb.dataset import FEATURES, DataSet
 from pipelines.fpcb.dream.stream import PanelStream, StreamPlan, deal, loader
+from pipelines.fpcb.feature_store import FeatureWriter
 from pipelines.fpcb.feature_table import FEATURE_VERSION
 
 N_FRAMES, PLACES = 6, 3
@@ -202,3 +211,27 @@ def test_torn_file_is_refused(tmp_path):
     store.write_bytes(name, store.read_bytes(name)[:-20])
     with pytest.raises(InputError, match="cannot be read"):
         good_panels(data_set(store, name), "train")
+
+
+def test_flipped_bit_in_a_file_of_features_is_refused_wherever_it_changes_anything(tmp_path):
+    store, name = Store(tmp_path), "rows.parquet"
+    values = np.random.default_rng(0).normal(size=4_000)
+    table = pa.table({"number": np.arange(values.size), "panel_x": values})
+    with store.open_output(name) as sink:
+        writer = FeatureWriter(sink)
+        writer.write(table)
+        writer.close()
+    whole = store.read_bytes(name)
+
+    def read_flipped(place):
+        flipped = bytearray(whole)
+        flipped[place] ^= 16
+        store.write_bytes(name, bytes(flipped))
+        try:
+            return FeatureFile(store, name).read()
+        except InputError:
+            return None
+
+    found = [read_flipped(place) for place in range(0, len(whole), len(whole) // 50)]
+    assert all(one is None or one.equals(table) for one in found)
+    assert found.count(None) > 40
