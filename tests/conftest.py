@@ -17,6 +17,24 @@ os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112 - Ray spel
 os.environ |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "of-the-tests")
 os.environ |= {"AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
 
+# What takes longest goes first, so that at the end no core waits for the other.
+LONGEST = (
+    "test_faults",
+    "test_detector_run",
+    "test_train_faults",
+    "test_end_to_end",
+    "test_job_submission",
+    "test_detect_faults",
+    "test_fpcb_faults",
+    "test_connect",
+    "test_bench_lasso",
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
 
 @pytest.fixture(scope="session")
 def cluster():
@@ -50,10 +68,11 @@ def ray_head():
     """Start a cluster of one node with `ray start --head`.
 
     Yields the variables with which `ray job submit` reaches it, RAY_ADDRESS of its dashboard
-    among them.
+    among them, and RAY_TMPDIR, which holds its logs and what was packed for it.
     """
     from raylets import Raylets
 
     with Raylets(alone=True) as raylets:
         raylets.head(2, dashboard=True, object_store_mib=300)
-        yield {**raylets.environment(), "RAY_ADDRESS": raylets.dashboard_url}
+        where = {"RAY_ADDRESS": raylets.dashboard_url, "RAY_TMPDIR": str(raylets.folder)}
+        yield {**raylets.environment(), **where}

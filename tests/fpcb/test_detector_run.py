@@ -152,10 +152,12 @@ def without_splits(folder):
     return folder / "none"
 
 
-def test_patchcore_alone_is_trained_without_torch(whole, tmp_path):
-    options = ("--detectors", "patchcore", "--out", tmp_path / "run", "--num-cpus", "2")
+def test_patchcore_alone_is_trained_without_torch(whole, join_environment, tmp_path):
+    options = ("--detectors", "patchcore", "--out", tmp_path / "run")
     command = [sys.executable, "-c", WITHOUT_TORCH, "fpcb", "train", whole[0] / "data", *options]
-    finished = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=ROOT)
+    finished = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, cwd=ROOT, env=join_environment
+    )
     assert finished.returncode == 0, finished.stderr
     assert json.loads((tmp_path / "run/models/detectors.json").read_text())["detectors"] == [
         "patchcore"
