@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint chaos clean
 
 demo: $(VENV)/installed
 	$(BIN)/tenfold news demo --out demo/news
@@ -15,6 +15,10 @@ test: $(VENV)/installed-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# 200 faults, and what came of them; stopped with Ctrl-C, it goes on where it was.
+chaos: $(VENV)/installed-tests
+	$(BIN)/python tests/chaos --kills 200 --seed 0 --out chaos-results
 
 lint: $(VENV)/installed-tests
 	$(BIN)/ruff check --fix .
@@ -32,4 +36,4 @@ $(VENV)/installed-tests: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo runs *.egg-info
+	rm -rf $(VENV) build demo runs chaos-results *.egg-info
