@@ -19,6 +19,8 @@ _SINGLE = {
     "profile": "pipelines.bench.commands",
     "doctor": "pipelines.machine_commands",
     "node-resources": "pipelines.machine_commands",
+    "runs": "pipelines.run_commands",
+    "resume": "pipelines.run_commands",
 }
 
 

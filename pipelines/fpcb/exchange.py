@@ -11,7 +11,9 @@ import pyarrow.csv as pc
 
 from cluster.errors import InputError
 from cluster.fingerprint import fingerprint
+from cluster.lock import hold
 from cluster.manifest import Manifest
+from cluster.run_record import recorded
 from cluster.storage import Store
 from pipelines.fpcb import bundle, bundles, frame_text, labels, panel_table
 from pipelines.fpcb.bundles import (
@@ -40,6 +42,8 @@ from pipelines.fpcb.dataset import (
 from pipelines.fpcb.labels import LabelFile, read_labels
 from pipelines.fpcb.panel_table import read_panels, write_panels
 from pipelines.fpcb.stages import data_folder, run_shards
+from pipelines.inputs import look_at_file, look_at_sources
+from pipelines.run_folder import command_of
 
 READER = (bundle, bundles, frame_text, labels, panel_table)
 
@@ -85,9 +89,14 @@ def import_data(job: ImportJob, folders: Sequence[str]) -> DataSet:
     plan = plan_import(folders, job.bundles, job.shards.shard_size)
     store = data_folder(job.shards, plan.key)
     read = partial(write_bundles, plan=plan.reading)
-    done = run_shards(read, plan.shards, store, PANELS, plan.key, "import bundles", job)
-    rejected = gather_rejects(store, PANELS, done, plan)
-    return describe(store, PANELS, done, {"source": [*folders], "rejected": rejected})
+    command = command_of("fpcb import", job, *folders, out=store)
+    looks = look_at_sources(folders, PANELS) | look_at_file(job.bundles.labels)
+    with hold(store, wait=job.shards.wait), recorded(store, command, looks) as record:
+        done = run_shards(read, plan.shards, store, PANELS, plan.key, "import bundles", job)
+        rejected = gather_rejects(store, PANELS, done, plan)
+        data = describe(store, PANELS, done, {"source": [*folders], "rejected": rejected})
+        record.known.headline = f"{data.n_panels:,} panels, {rejected:,} rejected"
+    return data
 
 
 def export_data(job: ExportJob, folder: str) -> dict[str, Any]:

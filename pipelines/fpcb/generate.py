@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from cluster.fingerprint import fingerprint
+from cluster.lock import hold
+from cluster.run_record import recorded
 from cluster.storage import Store
 from pipelines.fpcb import camera, generator, physics, plan, population, scenarios, variation
 from pipelines.fpcb.config import GENERATED_SHARD, GenerateJob
@@ -25,6 +27,7 @@ from pipelines.fpcb.panel_table import to_table, write_panels
 from pipelines.fpcb.population import SPLITS, assign
 from pipelines.fpcb.scenarios import NAMES
 from pipelines.fpcb.stages import data_folder, run_shards
+from pipelines.run_folder import command_of
 
 GENERATOR = (camera, generator, physics, plan, population, scenarios, variation)
 
@@ -56,8 +59,12 @@ def generate_panels(job: GenerateJob) -> DataSet:
     store = data_folder(job.shards, key)
     blocks = plan_blocks(job.panels, job.shards.shard_size)
     write = partial(write_block, config=job.panels)
-    done = run_shards(write, blocks, store, PANELS, key, "generate panels", job)
-    return describe(store, PANELS, done, {"generator": asdict(job.panels)})
+    command = command_of("fpcb generate", job, out=store)
+    with hold(store, wait=job.shards.wait), recorded(store, command) as record:
+        done = run_shards(write, blocks, store, PANELS, key, "generate panels", job)
+        data = describe(store, PANELS, done, {"generator": asdict(job.panels)})
+        record.known.headline = f"{data.n_panels:,} panels"
+    return data
 
 
 def plan_blocks(config: GenerateConfig, shard_size: int | None) -> list[Block]:

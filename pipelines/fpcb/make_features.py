@@ -4,6 +4,7 @@ Generated panels are made and measured in one task, and their points never writt
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.fingerprint import fingerprint
+from cluster.lock import hold
 from cluster.manifest import Manifest
+from cluster.run_record import OpenRecord, current, recorded
 from cluster.storage import Store
 from pipelines.fpcb import (
     feature_table,
@@ -47,6 +50,8 @@ from pipelines.fpcb.generator import generate
 from pipelines.fpcb.panel_table import read_panels, to_batches
 from pipelines.fpcb.panels import PanelBatch
 from pipelines.fpcb.stages import data_folder, run_shards
+from pipelines.inputs import look_at_data_set, look_at_file, look_at_sources
+from pipelines.run_folder import command_of
 
 EXTRACTOR = (feature_table, features, frame_columns, geometry, kinematics, places, series)
 
@@ -76,8 +81,10 @@ def _of_data_set(job: FeatureJob, source: str) -> DataSet:
     key = fingerprint("features", data.about[PANELS], job.features, FEATURE_VERSION, *EXTRACTOR)
     store = Store(job.shards.out or source)
     write = partial(write_features, panels=data.store, config=job.features)
-    done = run_shards(write, data.files(PANELS), store, FEATURES, key, "extract features", job)
-    return _described(store, done, job, known)
+    looks = look_at_data_set(source, PANELS)
+    with hold(store, wait=job.shards.wait), _recorded(job, store, [source], looks):
+        done = run_shards(write, data.files(PANELS), store, FEATURES, key, "extract features", job)
+        return _described(store, done, job, known)
 
 
 def _fused(job: FeatureJob) -> DataSet:
@@ -85,8 +92,9 @@ def _fused(job: FeatureJob) -> DataSet:
     store = data_folder(job.shards, key)
     blocks = plan_blocks(job.panels, job.shards.shard_size)
     write = partial(write_fused, panels=job.panels, config=job.features)
-    done = run_shards(write, blocks, store, FEATURES, key, "generate and extract", job)
-    return _described(store, done, job, {"generator": asdict(job.panels)})
+    with hold(store, wait=job.shards.wait), _recorded(job, store):
+        done = run_shards(write, blocks, store, FEATURES, key, "generate and extract", job)
+        return _described(store, done, job, {"generator": asdict(job.panels)})
 
 
 def _of_bundles(job: FeatureJob, sources: Sequence[str]) -> DataSet:
@@ -94,14 +102,25 @@ def _of_bundles(job: FeatureJob, sources: Sequence[str]) -> DataSet:
     key = fingerprint("bundles", plan.key, job.features, FEATURE_VERSION, *EXTRACTOR)
     store = data_folder(job.shards, key)
     write = partial(write_bundle_features, plan=plan.reading, config=job.features)
-    done = run_shards(write, plan.shards, store, FEATURES, key, "read and extract", job)
-    rejected = gather_rejects(store, FEATURES, done, plan)
-    return _described(store, done, job, {"source": [*sources], "rejected": rejected})
+    looks = look_at_sources(sources, PANELS) | look_at_file(job.labels)
+    with hold(store, wait=job.shards.wait), _recorded(job, store, sources, looks):
+        done = run_shards(write, plan.shards, store, FEATURES, key, "read and extract", job)
+        rejected = gather_rejects(store, FEATURES, done, plan)
+        return _described(store, done, job, {"source": [*sources], "rejected": rejected})
+
+
+def _recorded(
+    job: FeatureJob, store: Store, sources: Sequence[str] = (), looks: dict[str, str] | None = None
+) -> AbstractContextManager[OpenRecord]:
+    return recorded(store, command_of("fpcb features", job, *sources, out=store), looks)
 
 
 def _described(store: Store, done: Manifest, job: FeatureJob, known: dict[str, Any]) -> DataSet:
     more = known | {"feature_version": FEATURE_VERSION, "features_of": asdict(job.features)}
-    return describe(store, FEATURES, done, more)
+    data = describe(store, FEATURES, done, more)
+    if (record := current()) is not None:
+        record.known.headline = f"features of {data.n_panels:,} panels"
+    return data
 
 
 def write_fused(

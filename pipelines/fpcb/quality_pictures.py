@@ -340,7 +340,7 @@ def _add_player(figure: go.Figure, picture: Picture, shown: Sequence[int], seen:
         for at in shown
     ]
     figure.update_layout(
-        margin={"b": 118},
+        margin={"b": 136},
         updatemenus=[
             {
                 "type": "buttons", "direction": "left", "x": 0, "y": 0, "xanchor": "left",
@@ -354,10 +354,13 @@ def _add_player(figure: go.Figure, picture: Picture, shown: Sequence[int], seen:
         ],
         sliders=[
             {
-                "x": 0.3, "len": 0.7, "y": 0, "pad": {"t": 48}, "steps": steps,
+                # Below the buttons, its text beside them: on a phone there is no room for more.
+                "x": 0, "len": 1, "y": 0, "pad": {"t": 64}, "steps": steps,
                 "active": shown.index(seen),
                 "ticklen": 0, "minorticklen": 0,
-                "currentvalue": {"prefix": "frame ", "font": {"color": GREY, "size": 13}},
+                "currentvalue": {
+                    "prefix": "frame ", "xanchor": "right", "font": {"color": GREY, "size": 13},
+                },
                 "font": {"color": "rgba(0,0,0,0)", "size": 1},
                 "borderwidth": 0, "bgcolor": "rgba(128,128,128,0.3)",
             }

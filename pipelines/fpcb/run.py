@@ -10,8 +10,10 @@ import pyarrow.compute as pc
 from actors.memory_bank.reweight import Bank
 from cluster.connect import connect
 from cluster.fingerprint import fingerprint
+from cluster.lock import hold
 from cluster.meter import Meter
 from cluster.nodes import Cluster
+from cluster.run_record import recorded
 from cluster.shards import map_shards
 from cluster.storage import Store
 from pipelines.fpcb.config import FeatureJob, ShardConfig
@@ -28,6 +30,8 @@ from pipelines.fpcb.pictures import choose_pictures, write_pictures
 from pipelines.fpcb.score import SCORES, check_split, score_data, searched, write_scores
 from pipelines.fpcb.stages import say
 from pipelines.fpcb.train_detectors import describe_run, open_run, train_detectors
+from pipelines.inputs import look_at_data_set
+from pipelines.run_folder import command_of
 
 METRICS = "metrics.json"
 
@@ -50,11 +54,19 @@ def train(job: TrainJob, source: str) -> DetectorRun:
     """
     data = open_data_set(source, FEATURES)
     folder = open_run(job, data.about[FEATURES]["digest"])
-    with Meter() as meter, connect(job.cluster) as cluster:
+    command = command_of("fpcb train", job, source, out=folder)
+    looks = look_at_data_set(source, FEATURES)
+    with (
+        hold(folder, wait=job.run.wait),
+        Meter() as meter,
+        recorded(folder, command, looks, meter) as record,
+        connect(job.cluster) as cluster,
+    ):
         say(f"{cluster.describe()}\nrun folder {folder.uri}")
         describe_run(folder, asdict(job), data)
         _, decision = train_detectors(job, data, folder, cluster, meter)
-    metrics = {"decision": folder.read_json(DECISION), "stages": meter.table()}
+        metrics = {"decision": folder.read_json(DECISION), "stages": meter.table()}
+        record.known.headline = f"trained on {data.n_panels:,} panels"
     metrics["called"] = decision.thresholds["ensemble"].to_dict()
     return DetectorRun(folder, metrics)
 
@@ -68,9 +80,15 @@ def run(job: RunJob, source: str | None = None) -> DetectorRun:
         When the data, an option, the run folder or the cluster cannot be used.
     """
     folder = open_run(job.train, source or fingerprint(job.panels, job.features))
-    for name in (METRICS, SCORES, REPORT):
-        folder.delete(name)  # an earlier run's, maybe with other options
-    with Meter() as meter:
+    command = command_of("fpcb run", job, *([source] if source else []), out=folder)
+    looks = look_at_data_set(source, FEATURES) if source else {}
+    with (
+        hold(folder, wait=job.train.run.wait),
+        Meter() as meter,
+        recorded(folder, command, looks, meter) as record,
+    ):
+        for name in (METRICS, SCORES, REPORT):
+            folder.delete(name)  # an earlier run's, maybe with other options
         with connect(job.train.cluster) as cluster:
             say(f"{cluster.describe()}\nrun folder {folder.uri}")
             with meter.stage("features"):
@@ -92,7 +110,16 @@ def run(job: RunJob, source: str | None = None) -> DetectorRun:
         }  # fmt: skip
         folder.write_json(METRICS, metrics)
         write_detect_report(folder)
+        record.known.headline = _headline(metrics)
     return DetectorRun(folder, metrics)
+
+
+def _headline(metrics: dict[str, Any]) -> str:
+    """Return in one line how the ensemble did on the test panels."""
+    panels = f"{metrics['data']['n_panels']:,} panels"
+    cracked = metrics["test"]["detectors"]["ensemble"]["cracked"] if "test" in metrics else {}
+    found = ", ".join(f"{name} {one['pr_auc']['value']:.3f}" for name, one in cracked.items())
+    return f"{panels}; PR AUC: {found}" if found else panels
 
 
 def _features(job: RunJob, source: str | None, folder: Store) -> DataSet:

@@ -18,8 +18,10 @@ from actors.memory_bank.reweight import Bank
 from cluster.connect import connect
 from cluster.errors import InputError
 from cluster.fingerprint import fingerprint
+from cluster.lock import hold
 from cluster.manifest import Manifest
 from cluster.nodes import Cluster
+from cluster.run_record import recorded
 from cluster.shards import map_shards
 from cluster.storage import Store
 from pipelines.fpcb import cached, detectors, localise
@@ -35,7 +37,7 @@ from pipelines.fpcb.dataset import (
 )
 from pipelines.fpcb.decisions import Decision
 from pipelines.fpcb.detector_config import PATCHCORE, ScoreJob
-from pipelines.fpcb.detectors import About, load_detectors
+from pipelines.fpcb.detectors import ABOUT, About, load_detectors
 from pipelines.fpcb.exchange import Reading, Shard, gather_rejects, plan_import, write_rejects
 from pipelines.fpcb.feature_store import to_rows
 from pipelines.fpcb.features import FeatureConfig, extract
@@ -43,6 +45,8 @@ from pipelines.fpcb.make_features import with_camera
 from pipelines.fpcb.panel_table import read_panels, to_batches
 from pipelines.fpcb.patchcore import BANK
 from pipelines.fpcb.stages import say
+from pipelines.inputs import look_at_file, look_at_sources
+from pipelines.run_folder import command_of
 
 SCORES = "scores.parquet"
 CODE = (cached, detectors, localise)
@@ -61,12 +65,17 @@ def score(job: ScoreJob, run_folder: str, sources: Sequence[str]) -> tuple[Store
     run, out = Store(run_folder), Store(job.out)
     about, decision = About.load(run), Decision.load(run)
     load_detectors(run, None)  # damaged files are found before any work begins
-    out.check_writable()
-    with connect(job.cluster) as cluster, searched(cluster, run, about) as bank:
-        say(f"{cluster.describe()}\nscores in {out.uri}")
-        rows = _score_sources(cluster, job, run, about, bank, sources, out)
-    decided = decision.apply(rows)
-    write_scores(out, decided, job.format)
+    command = command_of("fpcb score", job, run_folder, *sources, out=out)
+    looks = look_at_sources(sources, FEATURES) | look_at_file(job.labels)
+    looks |= look_at_file(f"{run_folder}/{ABOUT}")
+    with hold(out, wait=job.wait), recorded(out, command, looks) as record:
+        with connect(job.cluster) as cluster, searched(cluster, run, about) as bank:
+            say(f"{cluster.describe()}\nscores in {out.uri}")
+            rows = _score_sources(cluster, job, run, about, bank, sources, out)
+        decided = decision.apply(rows)
+        write_scores(out, decided, job.format)
+        called = int(decided["called_ng"].to_numpy().sum())
+        record.known.headline = f"{len(decided):,} panels, {called:,} called NG"
     return out, decided
 
 

@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -304,7 +304,12 @@ def _keep(student: Learner, state: dict[str, Any], work: Work, rank: int) -> Non
         (there / "state.json").write_text(json.dumps(known))
         train.report(entry, checkpoint=train.Checkpoint.from_directory(folder))
     work.out.write_json(work.live, state["history"])
-    tags = {"stage": _STAGE, "run": run_name(work.out)}
+    show_epoch(entry, run_name(work.out))
+
+
+def show_epoch(entry: Mapping[str, Any], run: str) -> None:
+    """Set the metrics of training to those of an epoch."""
+    tags = {"stage": _STAGE, "run": run}
     gauge("tenfold_train_epoch", float(entry["epoch"] + 1), tags)
     for name in ("loss", "val_ap", "panels_per_s"):
         gauge(f"tenfold_train_{name}", float(entry[name]), tags)

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 
 from cluster.errors import InputError
+from cluster.lock import hold
+from cluster.run_record import recorded
 from cluster.storage import Store
 from pipelines.news.config import NewsConfig, RunConfig
 from pipelines.news.finished import MANIFEST, write_manifest
@@ -17,6 +19,7 @@ from pipelines.news.report import write_report
 from pipelines.news.run import NewsRun, fit
 from pipelines.news.sessions import CalendarConfig
 from pipelines.news.synthetic import SyntheticConfig, write_market
+from pipelines.run_folder import command_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +50,31 @@ def run_demo(config: DemoConfig) -> NewsRun:
     if "://" in str(config.run.out):
         what = "the demo makes its market on this machine"
         raise InputError("--out", what, got=config.run.out, fix="Name a local folder.")
-    Store(folder).check_writable()
-    data = folder / "data"
-    write_market(config.market, data)
-    run = fit(
-        NewsConfig(
-            input=InputConfig(news=str(data / "news.parquet"), prices=str(data / "prices.parquet")),
-            calendar=CalendarConfig(exchange=config.market.exchange),
-            folds=FoldConfig(seed=config.market.seed),
-            path=PathConfig(engine=config.engine, rule="1se", stability=20, min_stability=0.8),
-            run=replace(config.run, out=str(folder / "run")),
+    with hold(Store(folder) / "run", wait=config.run.wait):
+        return _run_demo(config, folder)
+
+
+def _run_demo(config: DemoConfig, folder: Path) -> NewsRun:
+    with recorded(Store(folder / "run"), command_of("news demo", config, out=Store(folder))):
+        data = folder / "data"
+        write_market(config.market, data)
+        run = fit(
+            NewsConfig(
+                input=InputConfig(
+                    news=str(data / "news.parquet"), prices=str(data / "prices.parquet")
+                ),
+                calendar=CalendarConfig(exchange=config.market.exchange),
+                folds=FoldConfig(seed=config.market.seed),
+                path=PathConfig(engine=config.engine, rule="1se", stability=20, min_stability=0.8),
+                run=replace(config.run, out=str(folder / "run")),
+            )
         )
-    )
-    lexicon = pd.read_csv(data / "lexicon.csv")
-    dictionary = run.folder.read_table("dictionary.parquet").to_pandas()
-    truth = compare_with_truth(dictionary, lexicon) | {"market": asdict(config.market)}
-    run.folder.write_json("truth.json", truth)
-    write_report(run.folder)
-    write_manifest(run.folder, run.folder.read_json(MANIFEST)["input"])
+        lexicon = pd.read_csv(data / "lexicon.csv")
+        dictionary = run.folder.read_table("dictionary.parquet").to_pandas()
+        truth = compare_with_truth(dictionary, lexicon) | {"market": asdict(config.market)}
+        run.folder.write_json("truth.json", truth)
+        write_report(run.folder)
+        write_manifest(run.folder, run.folder.read_json(MANIFEST)["input"])
     return replace(run, metrics=run.metrics | {"truth": truth})
 
 

@@ -233,15 +233,33 @@ def write_rejects(run: Store, rejects: Rejects) -> None:
 
 def input_fingerprint(config: InputConfig) -> str:
     """Return a hash of the content of all input files, whatever they are called."""
+    return joint_fingerprint(file_digests(config))
+
+
+def file_digests(config: InputConfig) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return a hash of the content of each file, by its name, of news and of prices."""
+    news, prices = (
+        {file: _digest_of(file) for file in find_files(spec)}
+        for spec in (config.news, config.prices)
+    )
+    return news, prices
+
+
+def joint_fingerprint(digests: tuple[dict[str, bytes], dict[str, bytes]]) -> str:
+    """Return a hash of all files from their own ones."""
+    joint = hashlib.blake2b(digest_size=16)
+    for files in digests:
+        for digest in files.values():
+            joint.update(digest)
+        joint.update(b"|")
+    return joint.hexdigest()
+
+
+def _digest_of(file: str) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
-    for spec in (config.news, config.prices):
-        for file in find_files(spec):
-            one = hashlib.blake2b(digest_size=16)
-            for block in file_blocks(file):
-                one.update(block)
-            digest.update(one.digest())
-        digest.update(b"|")
-    return digest.hexdigest()
+    for block in file_blocks(file):
+        digest.update(block)
+    return digest.digest()
 
 
 def _sift_news(raw: RawFile, config: InputConfig, with_ticker: bool) -> Sieve:

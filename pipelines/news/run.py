@@ -12,15 +12,18 @@ import pyarrow as pa
 from cluster.connect import connect
 from cluster.doctor import PACKAGES
 from cluster.fingerprint import fingerprint
+from cluster.lock import hold
 from cluster.meter import Meter
 from cluster.nodes import Cluster
+from cluster.run_record import recorded
 from cluster.storage import Store
+from pipelines.inputs import look_of
 from pipelines.news.config import NewsConfig
 from pipelines.news.dictionary import dictionary_table, write_dictionary
 from pipelines.news.drop_proof import solve_and_prove
 from pipelines.news.engine import resolve_engine
 from pipelines.news.finished import MANIFEST, RESULTS, write_manifest
-from pipelines.news.ingest import input_fingerprint, write_rejects
+from pipelines.news.ingest import file_digests, joint_fingerprint, write_rejects
 from pipelines.news.metrics import score_out_of_fold
 from pipelines.news.model import write_model
 from pipelines.news.multitask import choose_jointly, common_rows, write_wide_dictionary
@@ -39,7 +42,7 @@ from pipelines.news.solve import (
     select_stability,
     solver_code,
 )
-from pipelines.run_folder import refuse_package_folder
+from pipelines.run_folder import command_of, refuse_package_folder
 
 
 @dataclass(frozen=True)
@@ -59,22 +62,26 @@ def fit(config: NewsConfig) -> NewsRun:
         When the input, an option, the run folder or the cluster cannot be used.
     """
     with Meter() as meter:
-        data = input_fingerprint(config.input)
+        files = file_digests(config.input)
+        data = joint_fingerprint(files)
         loaded = load(config, meter)
         if config.path.multitask:
             loaded = common_rows(loaded)
         run = run_folder(config, data)
-        run.check_writable()
-        with connect(config.cluster) as cluster:
-            _describe(run, config, data)
-            if len(loaded.inputs.rejects):
-                write_rejects(run, loaded.inputs.rejects)
-            say(f"{cluster.describe()}\nrun folder {run.uri}")
-            metrics = _fit(config, loaded, cluster, run, meter)
-        run.write_json("metrics.json", metrics)
-        write_report(run)
-        source = {"news": config.input.news, "prices": config.input.prices, "hash": data}
-        write_manifest(run, source)
+        command = command_of("news fit", config, out=run)
+        looks = {name: look_of(digest) for each in files for name, digest in each.items()}
+        with hold(run, wait=config.run.wait), recorded(run, command, looks, meter) as record:
+            with connect(config.cluster) as cluster:
+                _describe(run, config, data)
+                if len(loaded.inputs.rejects):
+                    write_rejects(run, loaded.inputs.rejects)
+                say(f"{cluster.describe()}\nrun folder {run.uri}")
+                metrics = _fit(config, loaded, cluster, run, meter)
+            run.write_json("metrics.json", metrics)
+            write_report(run)
+            source = {"news": config.input.news, "prices": config.input.prices, "hash": data}
+            write_manifest(run, source)
+            record.known.headline = _headline(metrics)
     return NewsRun(run, metrics)
 
 
@@ -156,6 +163,15 @@ def _fit(
         "total_seconds": meter.total_seconds,
         "peak_gib": meter.peak_gib,
     }
+
+
+def _headline(metrics: dict[str, Any]) -> str:
+    """Return in one line what the first target came to."""
+    name, first = next(iter(metrics["targets"].items()))
+    more = len(metrics["targets"]) - 1
+    return f"{name}: {first['nonzeros']} words, rank IC {first['rank_ic']:.3f}" + (
+        f"; {more} more target{'s' * (more > 1)}" if more else ""
+    )
 
 
 def run_folder(config: NewsConfig, data: str) -> Store:

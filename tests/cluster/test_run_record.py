@@ -18,9 +18,13 @@ def this_process_alone(monkeypatch):
 
 
 def state_after(store, error):
-    with pytest.raises(type(error)), recorded(store, COMMAND):
-        assert read_record(store).state == "running"
-        raise error
+    def end():
+        with recorded(store, COMMAND):
+            assert read_record(store).state == "running"
+            raise error
+
+    with pytest.raises(type(error)):
+        end()
     return read_record(store)
 
 
