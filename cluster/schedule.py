@@ -14,15 +14,14 @@ are never cut; only how many of them travel in one call follows from measured sp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
 from cluster.chains import Item, Piece, ReadyItems, State, link, rank_level
 from cluster.forecast import Forecast, Group, Worker
+from cluster.second_copies import SecondCopies
 
 _LOOK_S = 0.5
-_CLEARLY = 2 / 3  # of the time that the first copy still needs
 _LOOKED_AT = 8
 _TRIALS = 2
 
@@ -56,13 +55,12 @@ class Scheduler:
         self._target_s, self._max_group, self._queue = target_s, max_group, queue
         self._items = link(pieces)
         self._ready = ReadyItems()
-        self._again: list[tuple[float, int, Item]] = []  # overdue, wanted a second time
         self._idle: list[tuple[int, float, int, Worker]] = []
         self._workers: dict[str, Worker] = {}
         self._nodes: dict[str, int] = {}
         self._groups: dict[int, Group] = {}
-        self._deadlines: list[tuple[float, int, Group]] = []
         self._forecast = Forecast()
+        self._copies = SecondCopies(self._forecast, self._groups, self._nodes)
         self._count = self._joined = 0
         self._look_at = 0.0
         for key in done:
@@ -105,7 +103,7 @@ class Scheduler:
 
     def assign(self, now: float) -> list[Group]:
         """Return new groups for workers with room: the fastest first."""
-        self._call_overdue(now)
+        self._copies.call_overdue(now)
         given: list[Group] = []
         while (worker := self._next_idle()) is not None:
             group = self._group(worker, now)
@@ -148,6 +146,16 @@ class Scheduler:
         if not group.open and group.number in self._groups:
             self._close(group)
 
+    def drop(self, key: str) -> None:
+        """Give a piece up, with all that follows it."""
+        for item in (pending := [self._items[key]]):
+            if item.state is not State.DONE:
+                if item.state is not State.RUNNING:
+                    self._unstarted -= item.cost
+                item.state = State.DONE
+                self.left -= 1
+            pending += item.followers
+
     def unneeded(self, key: str) -> list[Group]:
         """Return the groups that work on ``key`` and nothing else that is still wanted."""
         return [
@@ -157,13 +165,11 @@ class Scheduler:
         ]
 
     def _release(self, item: Item) -> None:
-        if not item.startable:
-            return
-        if item.state is State.BLOCKED:
+        if item.state is State.BLOCKED and item.startable:
             item.state = State.READY
             self._ready.push(item)
-        elif item.state is State.RUNNING and item.overdue:
-            heappush(self._again, (-item.rank, item.place, item))
+        else:
+            self._copies.want(item)
 
     def _give_back(self, item: Item) -> None:
         if item.state is State.RUNNING and not item.holders:
@@ -227,7 +233,7 @@ class Scheduler:
         local: list[tuple[float, int, Item]],
     ) -> Iterator[Item]:
         """Yield what ``worker`` could do next; what is yielded must be taken before the next."""
-        while (again := self._wanted_again(worker)) is not None:
+        while (again := self._copies.take(worker)) is not None:
             yield again
         ahead = 0.0
         while True:
@@ -256,8 +262,7 @@ class Scheduler:
         self._groups[group.number] = group
         worker.groups.append(group)
         self._forecast.begin(group)
-        overdue = self._forecast.overdue_at(group, idle=False)
-        heappush(self._deadlines, (overdue, group.number, group))
+        self._copies.watch(group)
         return group
 
     def _fitting(self, worker: Worker, start: float, speed: float | None) -> Item | None:
@@ -284,44 +289,6 @@ class Scheduler:
                 return item
         return self._ready.least() if worker.trials < _TRIALS else None
 
-    def _call_overdue(self, now: float) -> None:
-        """Put the pieces of overdue groups up a second time."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, group = heappop(self._deadlines)
-            if group.number not in self._groups:
-                continue
-            # Its speed may have become known only now.
-            if (later := self._forecast.overdue_at(group, idle=False)) > now:
-                heappush(self._deadlines, (later, group.number, group))
-                continue
-            group.overdue = True
-            for item in group.open.values():
-                if item.state is State.RUNNING and all(held.overdue for held in item.holders):
-                    item.overdue = True
-                    self._release(item)
-
-    def _wanted_again(self, worker: Worker) -> Item | None:
-        """Return an overdue piece that ``worker`` may do as well."""
-        passed: list[tuple[float, int, Item]] = []
-        found = None
-        while self._again and found is None and len(passed) < _LOOKED_AT:
-            entry = heappop(self._again)
-            if entry[2].overdue and entry[2].state is State.RUNNING:
-                if self._apart(worker, entry[2].holders):
-                    found = entry[2]
-                else:
-                    passed.append(entry)
-        for entry in passed:
-            heappush(self._again, entry)
-        return found
-
-    def _apart(self, worker: Worker, holders: list[Group]) -> bool:
-        """Whether ``worker`` is not one of the holders, and on another node where there is one."""
-        nodes = {group.worker.node for group in holders}
-        if self._nodes.keys() - nodes:
-            return worker.node not in nodes
-        return all(group.worker is not worker for group in holders)
-
     def _help(self, now: float) -> list[Group]:
         """Give idle workers a copy of what they would clearly end sooner than who has it."""
         ends = {n: e for n, g in self._groups.items() if (e := self._forecast.ends(g, now))}
@@ -330,7 +297,9 @@ class Scheduler:
         refused: list[Worker] = []
         while (worker := self._next_idle()) is not None and not worker.groups:
             heappop(self._idle)
-            group = self._group(worker, now) or self._copy(worker, late, ends, now)
+            group = self._group(worker, now)
+            if group is None and (items := self._copies.choose(worker, late, ends, now)):
+                group = self._send(worker, items, now)
             if group is not None:
                 given.append(group)
                 self._settle(worker)
@@ -341,42 +310,3 @@ class Scheduler:
         for worker in refused:
             self._offer(worker)
         return given
-
-    def _copy(
-        self, worker: Worker, late: list[int], ends: dict[int, float], now: float
-    ) -> Group | None:
-        looked_at = 0
-        for number in late:
-            group = self._groups[number]
-            if group.copies or not self._apart(worker, [group]):
-                continue
-            if items := self._worth_copying(group, worker, ends[number], now):
-                return self._send(worker, items, now)
-            looked_at += 1
-            if looked_at == _LOOKED_AT:
-                break
-        return None
-
-    def _worth_copying(self, group: Group, worker: Worker, ends: float, now: float) -> list[Item]:
-        """Choose pieces of a group from its end, as those are the least likely to have begun."""
-        speed = self._forecast.speed(worker)
-        if not speed:
-            return []
-        running = [item for item in group.open.values() if item.state is State.RUNNING]
-        until = now + _CLEARLY * (ends - now)
-        if now >= self._forecast.overdue_at(group, idle=True):
-            ends = until = math.inf
-        chosen: list[Item] = []
-        done_at = now
-        for item in reversed(running):
-            if len(item.holders) == 1:
-                done_at += self._forecast.work_elsewhere(item, group, now) / speed
-                if not item.startable or done_at > now + _CLEARLY * (ends - now):
-                    break
-                chosen.append(item)
-            ends -= item.cost / (group.speed or speed)
-        if chosen or any(len(item.holders) > 1 for item in running):
-            return chosen
-        # One chain: all of it, or nothing.
-        work = sum(self._forecast.work_elsewhere(item, group, now) for item in running)
-        return running if now + work / speed <= until else []

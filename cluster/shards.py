@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.chains import Piece
 from cluster.errors import ShardsFailed
-from cluster.failures import describe_failure, input_error
+from cluster.failures import describe_failure, input_error, is_loss
+from cluster.forecast import Group
 from cluster.manifest import Entry, Manifest, append_entry, intact, read_entries
 from cluster.nodes import Cluster
 from cluster.progress import Progress, count
+from cluster.schedule import Scheduler
 from cluster.storage import Store
 from cluster.threads import limited_threads
 
 S = TypeVar("S")
 ShardFunction = Callable[[S, Store], dict[str, Any]]
 
-_WAIT_S = 1.0
+_WAIT_S = 0.5
+_LOOK_S = 2.0
+_END_S = 10.0  # a call that is called off ends within 5 s, as Ray then kills its process
+_NAMED = 5
 _GIVE_UP_AFTER = 3  # shards failed for good: then the rest would most likely fail as well
 
 
@@ -49,7 +57,8 @@ def map_shards(
     function : callable
         Writes its files to ``store`` and returns a summary: plain values, with the names of its
         files under ``files`` and, if it makes rows, their number under ``rows``. It may be called
-        again for a shard, and must then write the same.
+        again for a shard, also while an earlier call of it still runs, and must then write the
+        same.
     shards : sequence
         What to do; a shard is known by its position.
     store : Store
@@ -62,7 +71,8 @@ def map_shards(
     num_cpus, memory : float, int
         What one call needs (cores, bytes).
     max_in_flight : int, optional
-        Calls handed to Ray at a time; default twice the cluster's cores.
+        Calls handed to Ray at a time; default as many as the nodes have room for, which is looked
+        at again every few seconds. Short shards travel several to a call.
     max_retries : int
         Further attempts for a shard whose call raised or whose process was lost.
     verify : bool
@@ -82,26 +92,26 @@ def map_shards(
     """
     under = _under(fingerprint, len(shards))
     finished = intact(store, read_entries(store, under).values(), verify=verify)
-    keys = _keys(len(shards))
-    finished = {key: finished[key] for key in keys if key in finished}
+    values = dict(zip(_keys(len(shards)), shards, strict=True))
+    finished = {key: finished[key] for key in values if key in finished}
     reused = len(finished)
-    waiting = deque(_Shard(key, shards[number]) for number, key in enumerate(keys)
-                    if key not in finished)  # fmt: skip
     with Progress(label, len(shards), "shards") as progress:
         if reused:
             progress.advance(reused, reused=True)
-        if waiting:
+        if reused < len(values):
             store.check_writable()
             cluster.check_shared(store)
             options: dict[str, Any] = {"num_cpus": num_cpus, "memory": memory}
             cluster.require(options, label)
-            run = _Run(label, store, under, max_retries, progress)
+            run = _Run(cluster, label, store, under, max_retries, max_in_flight, progress, values)
+            run.scheduler = Scheduler([Piece(key) for key in values], done=finished)
             run.options = {"name": f"{label} shard", "max_retries": 0, **options}
             run.call = ray.put((function, store, num_cpus))
-            run.work(waiting, max_in_flight or max(2, int(2 * cluster.cores / max(num_cpus, 0.5))))
+            run.work()
             finished |= run.finished
-            store.sweep()
-    return Manifest(store, tuple(finished[key] for key in keys), reused)
+            if run.all_ended:
+                store.sweep()
+    return Manifest(store, tuple(finished[key] for key in values), reused)
 
 
 def finished_shards(
@@ -126,89 +136,187 @@ def _keys(count: int) -> list[str]:
 
 
 @dataclass
-class _Shard:
-    key: str
-    value: Any
-    attempts: int = 0
-
-
-@dataclass
 class _Run:
     """The driver's side of one call of `map_shards`."""
 
+    cluster: Cluster
     label: str
     store: Store
     fingerprint: str
     max_retries: int
+    max_in_flight: int | None
     progress: Progress
-    options: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any]
+    scheduler: Scheduler = field(init=False)
+    options: dict[str, Any] = field(init=False)
     call: Any = None
+    running: dict[Any, tuple[Group, tuple[str, ...]]] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)  # node by name of a place for one call
+    failures: Counter[str] = field(default_factory=Counter)
     finished: dict[str, Entry] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    all_ended: bool = False
 
-    def work(self, waiting: deque[_Shard], max_in_flight: int) -> None:
-        running: dict[Any, _Shard] = {}
+    def work(self) -> None:
+        look_at = 0.0
         try:
-            while running or (waiting and len(self.failed) < _GIVE_UP_AFTER):
-                while waiting and len(running) < max_in_flight and not self._gives_up():
-                    shard = waiting.popleft()
-                    shard.attempts += 1
-                    running[_call.options(**self.options).remote(self.call, shard.value)] = shard
-                done, _ = ray.wait([*running], num_returns=1, timeout=_WAIT_S)
-                for ref in done:
-                    self._collect(ref, running.pop(ref), waiting)
-        except BaseException:
-            # Ctrl-C, InputError, a full disk: what is finished stays, the rest is called off.
-            for ref in running:
-                with suppress(ray.exceptions.RayError):
-                    ray.cancel(ref, force=True)
-            raise
+            while self.scheduler.left and (self.running or not self._gives_up):
+                now = time.monotonic()
+                if now >= look_at:
+                    self._resize()
+                    look_at = now + _LOOK_S
+                for group in [] if self._gives_up else self.scheduler.assign(now):
+                    self._give(group)
+                for ref in self._wait():
+                    self._collect(ref, *self.running.pop(ref))
+        finally:
+            # Ctrl-C, InputError, a full disk: what is finished stays, the rest is called off; and
+            # so are second copies of what is done.
+            self._call_off([*self.running])
         if self.failed:
             raise ShardsFailed(self.label, dict(sorted(self.failed.items())))
+        if self.running:
+            ray.wait([*self.running], num_returns=len(self.running), timeout=_END_S)
+        self.all_ended = all(_ended(ref) for ref in self.running)
 
+    @property
     def _gives_up(self) -> bool:
         return len(self.failed) >= _GIVE_UP_AFTER
 
-    def _collect(self, ref: Any, shard: _Shard, waiting: deque[_Shard]) -> None:
-        tags = {"stage": self.label}
+    def _resize(self) -> None:
+        """Have as many places as the nodes have room for now, and more where calls have stalled."""
+        cpus, memory = max(self.options["num_cpus"], 0.5), self.options["memory"]
+        stalled = Counter(worker.node for worker in self.scheduler.stalled)
+        wanted: list[tuple[int, str, str]] = []
+        for machine in self.cluster.nodes:
+            room = machine.resources.get("CPU", 0.0) / cpus
+            if memory:
+                room = min(room, machine.resources.get("memory", 0.0) / memory)
+            places = int(room) + (stalled[machine.node_id] if room >= 1 else 0)
+            wanted += [(k, f"{machine.node_id}/{k}", machine.node_id) for k in range(places)]
+        most = (self.max_in_flight or len(wanted)) + stalled.total()
+        chosen = {name: node for _, name, node in sorted(wanted)[:most]}
+        alive = {node for _, _, node in wanted}
+        busy = {group.worker.name for group, _ in self.running.values()}
+        for name in sorted(self.places.keys() - chosen.keys()):
+            if self.places[name] not in alive or name not in busy:
+                del self.places[name]
+                if keys := self.scheduler.remove_worker(name):
+                    self.progress.say(f"a machine has left: {len(keys)} shards again")
+        for name, node in chosen.items():
+            if name not in self.places:
+                self.places[name] = node
+                self.scheduler.add_worker(name, kind=node, node=node)
+
+    def _wait(self) -> list[Any]:
+        """Return all calls that are done, as soon as there is one."""
+        if not self.running:
+            time.sleep(_WAIT_S)
+            return []
+        done, rest = ray.wait([*self.running], num_returns=1, timeout=_WAIT_S, fetch_local=False)
+        if done and rest:
+            more, _ = ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)
+            done += more
+        return done
+
+    def _give(self, group: Group) -> None:
+        keys = group.keys
+        # To that node, whose speed the group is made for; elsewhere when it is taken by others.
+        there = NodeAffinitySchedulingStrategy(
+            group.worker.node, soft=True, _spill_on_unavailable=True
+        )
+        task = _call.options(scheduling_strategy=there, **self.options)
+        ref = task.remote(self.call, [self.values[key] for key in keys])
+        self.running[ref] = group, keys
+
+    def _collect(self, ref: Any, group: Group, keys: Sequence[str]) -> None:
+        """Keep what a call has answered, and give out again what it has not."""
+        answers: list[_Answer] = []
         try:
-            summary, files, seconds = ray.get(ref)
-        except ray.exceptions.RayError as error:
-            if (refused := input_error(error)) is not None:
+            answers, error = ray.get(ref)
+        except ray.exceptions.RayError as lost:
+            error = lost
+        now = time.monotonic()
+        for key, answer in zip(keys, answers, strict=False):
+            if self.scheduler.finished(group, key, now, answer[2]):
+                self._keep(key, *answer)
+                needless = [other.number for other in self.scheduler.unneeded(key)]
+                self._call_off([r for r, (g, _) in self.running.items() if g.number in needless])
+        rest = keys[len(answers) :]
+        if error is not None:
+            guilty = [key for key in (rest if is_loss(error) else rest[:1])
+                      if key not in self.finished]  # fmt: skip
+            if guilty and (refused := input_error(error)) is not None:
                 raise refused from error
-            cause = describe_failure(error)
-            if shard.attempts > self.max_retries:
-                self.failed[shard.key] = cause
-                self.progress.say(f"shard {shard.key} failed for good: {cause.splitlines()[0]}")
-                return
-            count("tenfold_shards_retried", 1, tags)
-            self.progress.say(f"shard {shard.key} again after {cause.splitlines()[0]}")
-            waiting.appendleft(shard)  # a shard that cannot be done shows soon, not last
-            return
+            self._repeat(guilty, error)
+        for place, key in enumerate(rest):
+            self.scheduler.lost(group, key, alone=is_loss(error) or not place)
+
+    def _repeat(self, keys: Sequence[str], error: BaseException) -> None:
+        cause = describe_failure(error)
+        self.failures.update(keys)
+        for key in [key for key in keys if self.failures[key] > self.max_retries]:
+            self.failed[key] = cause
+            self.scheduler.drop(key)
+            self.progress.say(f"shard {key} failed for good: {cause.splitlines()[0]}")
+        again = [key for key in keys if key not in self.failed]
+        count("tenfold_shards_retried", len(again), {"stage": self.label})
+        for key in again[:_NAMED]:
+            self.progress.say(f"shard {key} again after {cause.splitlines()[0]}")
+        if len(again) > _NAMED:
+            self.progress.say(f"{len(again) - _NAMED} more shards of that call again")
+
+    def _keep(
+        self, key: str, summary: dict[str, Any], files: dict[str, tuple[int, str]], seconds: float
+    ) -> None:
+        tags = {"stage": self.label}
         entry = Entry(
-            key=shard.key,
+            key=key,
             fingerprint=self.fingerprint,
             files=files,
             summary=summary,
             seconds=seconds,
-            attempts=shard.attempts,
+            attempts=1 + self.failures[key],
         )
         append_entry(self.store, entry)
-        self.finished[shard.key] = entry
+        self.finished[key] = entry
         count("tenfold_shards_done", 1, tags)
         count("tenfold_rows", float(summary.get("rows", 0)), tags)
+        count("tenfold_bytes", float(sum(size for size, _ in files.values())), tags)
         self.progress.advance()
+
+    def _call_off(self, refs: Sequence[Any]) -> None:
+        for ref in refs:
+            with suppress(ray.exceptions.RayError):
+                ray.cancel(ref, force=True)
+
+
+_Answer = tuple[dict[str, Any], dict[str, tuple[int, str]], float]
 
 
 @ray.remote
 def _call(
-    call: tuple[ShardFunction[Any], Store, float], shard: Any
-) -> tuple[dict[str, Any], dict[str, tuple[int, str]], float]:
-    """Run one shard in a worker; return its summary, its files' sizes and checksums, and time."""
+    call: tuple[ShardFunction[Any], Store, float], shards: Sequence[Any]
+) -> tuple[list[_Answer], ray.exceptions.RayTaskError | None]:
+    """Run shards in a worker, up to the first that raises.
+
+    Returns of each what the function said, its files' sizes and checksums, and its seconds.
+    """
     function, store, num_cpus = call
+    answers: list[_Answer] = []
+    for shard in shards:
+        try:
+            with limited_threads(num_cpus):
+                answers.append(_do(function, store, shard))
+        except Exception as error:
+            task_error: Any = ray.exceptions.RayTaskError
+            return answers, task_error("shard", traceback.format_exc(), error)
+    return answers, None
+
+
+def _do(function: ShardFunction[Any], store: Store, shard: Any) -> _Answer:
     started = time.perf_counter()
-    with limited_threads(num_cpus):
-        summary = dict(function(shard, store))
+    summary = dict(function(shard, store))
     names = list(summary.pop("files", []))
     sizes = dict(zip(names, store.sizes(names), strict=True))
     missing = [name for name, size in sizes.items() if size is None]
@@ -216,3 +324,7 @@ def _call(
         raise FileNotFoundError(f"the shard names files that it has not written: {missing}")
     files = {name: (int(size or 0), store.checksum(name)) for name, size in sizes.items()}
     return summary, files, time.perf_counter() - started
+
+
+def _ended(ref: Any) -> bool:
+    return bool(ray.wait([ref], timeout=0)[0])
