@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[1]
-TIMEOUT_S = 120.0
+TIMEOUT_S = 240.0
 
 
 def heed_ctrl_c():

@@ -3,20 +3,15 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 from command import tenfold
+from driver import Driver, below, processes, title
 
-ROOT = Path(__file__).parents[1]
 WORK = ("--panels", "1200", "--shard-size", "30", "--seed", "3", "--workers", "2")
 COMMAND = ("fpcb", "generate", *WORK)
-TIMEOUT_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -32,47 +27,9 @@ def files_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in whole}
 
 
-class Driver:
-    """A ``tenfold fpcb generate`` of its own, on the tests' Ray or with ``address`` on none."""
-
-    def __init__(self, out, environment):
-        self.out, self.log = out, Path(f"{out}.log")
-        with self.log.open("w") as sink:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines", *COMMAND, "--out", str(out)],
-                env={**environment, "PYTHONPATH": str(ROOT)},
-                stdout=subprocess.DEVNULL,
-                stderr=sink,
-                start_new_session=True,
-            )
-
-    def finished_shards(self):
-        manifest = self.out / "panels" / "_manifest.jsonl"
-        return len(manifest.read_bytes().splitlines()) if manifest.exists() else 0
-
-    def wait_for(self, condition):
-        deadline = time.monotonic() + TIMEOUT_S
-        while not (found := condition()):
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.01)
-        return found
-
-    def wait(self):
-        code = self.process.wait(timeout=TIMEOUT_S)
-        return code, self.log.read_text()
-
-
-def children(pid, title):
-    """Return the processes below ``pid`` whose command line has ``title``."""
-    found = []
-    for process in psutil.Process(pid).children(recursive=True):
-        try:
-            if title in " ".join(process.cmdline()[:1]):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+def start(out, environment):
+    """Start a ``tenfold fpcb generate`` of its own, on the tests' Ray or with no address alone."""
+    return Driver(out, environment, *COMMAND, "--out", out)
 
 
 def assert_rerun_is_the_undisturbed(out, undisturbed, at_least):
@@ -89,25 +46,24 @@ def assert_rerun_is_the_undisturbed(out, undisturbed, at_least):
 def test_killed_worker_and_killed_driver_change_no_byte(
     cluster, undisturbed, tmp_path, join_environment
 ):
-    driver = Driver(tmp_path / "data", join_environment)
-    driver.wait_for(lambda: driver.finished_shards() >= 3)
-    (victim, *_) = driver.wait_for(lambda: children(os.getpid(), "ray::generate panels"))
+    driver = start(tmp_path / "data", join_environment)
+    driver.wait_for(lambda: driver.finished("panels") >= 3)
+    (victim, *_) = driver.wait_for(lambda: processes("ray::generate panels"))
     victim.kill()
     again = re.compile(r"^generate panels: shard \d+ again after", re.MULTILINE)
-    driver.wait_for(lambda: again.search(driver.log.read_text()))
-    done = driver.finished_shards()
-    driver.wait_for(lambda: driver.finished_shards() > done)
-    os.killpg(driver.process.pid, signal.SIGKILL)
-    driver.process.wait()
+    driver.wait_for(lambda: again.search(driver.said))
+    done = driver.finished("panels")
+    driver.wait_for(lambda: driver.finished("panels") > done)
+    driver.kill()
     assert not (tmp_path / "data" / "data.json").exists()
     assert_rerun_is_the_undisturbed(tmp_path / "data", undisturbed, done)
 
 
 def test_killed_raylet_ends_in_an_error_and_the_rerun_goes_on(cluster, undisturbed, tmp_path):
     alone = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    driver = Driver(tmp_path / "data", alone)
-    driver.wait_for(lambda: driver.finished_shards() >= 3)
-    (raylet, *_) = children(driver.process.pid, "raylet")
+    driver = start(tmp_path / "data", alone)
+    driver.wait_for(lambda: driver.finished("panels") >= 3)
+    (raylet, *_) = [p for p in below(driver.process.pid) if Path(title(p)).name == "raylet"]
     raylet.kill()
     code, said = driver.wait()
     assert code == 1, said

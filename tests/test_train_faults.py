@@ -1,20 +1,16 @@
 """DREAM trained under SIGKILL: whatever dies, and whoever does the work, no byte differs."""
 
-import os
 import pickle
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray.train
 import torch
+from driver import Driver, processes
 
 from cluster.errors import InputError
 from cluster.storage import Store
@@ -28,8 +24,6 @@ from pipelines.fpcb.generate_config import GenerateConfig
 from pipelines.fpcb.make_features import make_features
 from pipelines.fpcb.train import _restore, _validate, finished_training, train_dream
 
-ROOT = Path(__file__).parents[1]
-TIMEOUT_S = 90.0
 OPTIONS = {"width": 4, "epochs": 5, "batch_size": 64, "lanes": 3, "patience": 9}
 DRIVER = """
 import sys
@@ -77,25 +71,6 @@ def undisturbed(data, tmp_path_factory):
     return kept, best
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
-
-
-def train_workers():
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "RayTrainWorker" in " ".join(process.cmdline()[:1]):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def epochs_done(out):
     files = [*(Path(out.path) / "checkpoints").glob("*/history.json")]
     return len(Store(files[0].parent).read_json(files[0].name)) if files else 0
@@ -107,27 +82,19 @@ def test_killed_worker_and_killed_driver_change_no_byte(
     monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one process less to start
     out = Store(tmp_path)
     script = DRIVER.replace("{options}", repr({**OPTIONS, "workers": 1}))
-    with (tmp_path / "log").open("w") as log:
-        driver = subprocess.Popen(
-            [sys.executable, "-c", script, data.store.uri, out.uri],
-            env={**join_environment, "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"},
-            stderr=log,
-            start_new_session=True,
-        )
-
-    def reached(epochs):
-        assert driver.poll() is None, (tmp_path / "log").read_text()
-        return epochs_done(out) >= epochs
-
-    wait_for(lambda: reached(1))
-    (victim, *_) = train_workers()
+    quick = {**join_environment, "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+    arguments = ("-c", script, data.store.uri, out.uri)
+    driver = Driver(tmp_path, quick, *arguments, module=None)
+    driver.wait_for(lambda: epochs_done(out) >= 1)
+    (victim, *_) = processes("ray::RayTrainWorker")
     victim.kill()
     done = epochs_done(out)
-    wait_for(lambda: reached(done + 1))  # by workers that took the place of the killed
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
+    # by workers that took the place of the killed
+    driver.wait_for(lambda: epochs_done(out) > done)
+    driver.kill()
     assert not out.exists("models/dream.json")
-    wait_for(lambda: not train_workers())
+    while processes("ray::RayTrainWorker"):
+        time.sleep(0.05)
 
     result = train_dream(cluster, data, out, config(2))
     assert " epochs from an earlier run" in capsys.readouterr().err
@@ -165,7 +132,7 @@ def test_nan_in_a_map_is_refused_with_file_and_panel(cluster, data, tmp_path):
             Store(tmp_path / "run"),
             config(2, loader_workers=1),
         )
-    assert not train_workers()
+    assert not processes("ray::RayTrainWorker")
 
 
 @pytest.mark.parametrize(
