@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.errors import TenfoldError
+from cluster.lock import check_held
 from cluster.meter import Meter
 from cluster.storage import Store
 
@@ -110,7 +111,8 @@ class OpenRecord:
                 self.write()
 
     def write(self) -> None:
-        """Write what is known by now."""
+        """Write what is known by now, unless another driver took over the folder."""
+        check_held(self.folder)
         with self._lock:
             seconds, cpu_seconds, peak_gib = self._earlier
             self.known.updated = _utc_now()

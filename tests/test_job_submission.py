@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,18 @@ def test_submitted_job_shows_progress_in_its_log(submitted):
     assert token_path().read_text() not in log
 
 
+def test_log_of_the_job_reads_without_a_terminal(submitted, ray_head):
+    dashboard, token = ray_head["RAY_ADDRESS"], token_path().read_text()
+    jobs = json.loads(answer(f"{dashboard}/api/jobs/", token))
+    (job,) = (job for job in jobs if "news fit" in job["entrypoint"])
+    log = json.loads(answer(f"{dashboard}/api/jobs/{job['submission_id']}/logs", token))["logs"]
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", log), "colours, bars, carriage returns"
+    assert "━" not in log
+    stages = Counter(re.findall(r"^([a-z][a-z -]+): \d+/\d+ ", log, re.MULTILINE))
+    assert {"count n-grams", "solve path"} <= stages.keys()
+    assert max(stages.values()) < 20
+
+
 def test_submitted_job_gives_the_bytes_of_an_embedded_run(submitted, cluster, tmp_path):
     folder, _, _ = submitted
     files = [f"--{name}={folder / name}.parquet" for name in ("news", "prices")]
@@ -100,6 +113,33 @@ def test_metrics_of_the_job_are_in_the_metrics_endpoint(submitted):
         values = [line for line in seen if line.startswith(f"ray_tenfold_{name}")]
         assert values, name
         assert any("stage=" in line and float(line.rsplit(" ", 1)[1]) > 0 for line in values)
+
+
+def test_token_is_in_no_file_of_the_job_or_of_its_cluster(submitted, ray_head):
+    folder, _, _ = submitted
+    token = token_path().read_bytes()
+    session = [*Path(ray_head["RAY_TMPDIR"]).rglob("*")]
+    assert any("runtime_resources" in path.parts for path in session)
+    files = [path for path in (*session, *folder.rglob("*")) if path.is_file()]
+    assert (folder / "run" / "report.html") in files
+    assert not [path for path in files if token in path.read_bytes()]
+
+
+@pytest.mark.parametrize("token", [None, "0" * 64])
+def test_job_cannot_be_submitted_without_the_token(ray_head, tmp_path, token):
+    environment = {**ray_head, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}
+    environment |= {"RAY_AUTH_TOKEN": token} if token else {}
+    ray = Path(sys.executable).with_name("ray")
+    done = subprocess.run(
+        [ray, "job", "submit", "--", "touch", tmp_path / "ran"],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    expected = r"authenticat\w+ token" if token else "token for the cluster is available in"
+    assert re.search(expected, said, re.IGNORECASE), said
+    assert "0" * 64 not in said
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("token", [None, "0" * 64])

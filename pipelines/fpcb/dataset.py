@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.errors import InputError
+from cluster.lock import check_held
 from cluster.manifest import MANIFEST, Manifest
 from cluster.storage import Store
 
@@ -111,6 +112,7 @@ def describe(store: Store, part: str, done: Manifest, more: Mapping[str, Any]) -
 
     Files of ``part`` that an earlier run with other options left are removed.
     """
+    check_held(store)
     known = store.read_json(DESCRIPTION) if store.exists(DESCRIPTION) else {}
     counts: Counter[str] = Counter()
     for summary in done.summaries:

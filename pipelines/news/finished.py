@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from cluster.errors import InputError
+from cluster.lock import check_held
 from cluster.storage import Store
 
 MANIFEST = "manifest.json"
@@ -29,6 +30,7 @@ _FIX = "Name a run folder that `tenfold news fit` printed, or run the same fit a
 
 def write_manifest(run: Store, source: Mapping[str, str]) -> None:
     """List every result file with its size and checksum, beside the ``source`` of the run."""
+    check_held(run)
     files = [name for name in RESULTS if run.exists(name)]
     run.write_json(
         MANIFEST,
