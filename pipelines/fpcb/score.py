@@ -109,8 +109,9 @@ def score_data(
     key = fingerprint("score", about.key, data.about[FEATURES]["digest"], names, *CODE)
     store = (out or run) / "work/scores" / key[:10]
     done = map_shards(
-        cluster, work, names, store, fingerprint=key, label=label, max_in_flight=workers
-    )
+        cluster, work, names, store, fingerprint=key, label=label, max_in_flight=workers,
+        verify=True,
+    )  # fmt: skip
     return gathered(done)
 
 
@@ -186,7 +187,7 @@ def _score_sources(
     store = out / "work/scores" / key[:10]
     done = map_shards(
         cluster, work, shards, store, fingerprint=key, label="read, measure, score",
-        max_in_flight=job.shard_workers,
+        max_in_flight=job.shard_workers, verify=True,
     )  # fmt: skip
     if plan is not None:
         gather_rejects(out, f"work/scores/{key[:10]}", done, plan)

@@ -125,7 +125,7 @@ def _detectors():
         (
             (
                 "fpcb", "run", "--panels", "300", "--frames", "24", "--seed", "8", "--width", "4",
-                "--epochs", "5", "--batch-size", "32", "--lanes", "2", "--patience", "9",
+                "--epochs", "5", "--batch-size", "64", "--lanes", "2", "--patience", "9",
                 "--workers", "2", "--out", "{out}",
             ),
             ("fpcb", "score", "{out}", "{out}/data", "--out", "{out}/scored"),
