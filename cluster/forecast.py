@@ -11,6 +11,7 @@ from cluster.chains import Item, rank_level
 
 _KEPT = 0.7  # of a worker's earlier measurements, at each new one
 _KEPT_OF_KIND = 0.995
+_PRIOR = 0.2  # weight of its kind in the speed of a worker, in groups
 _KEPT_SPREAD = 0.98
 _FIRST_SPREAD = 0.5  # log-ratio of measured to expected seconds, before anything is measured
 _MOST_SURPRISING = 2.0
@@ -165,8 +166,8 @@ class Forecast:
         # The first call also loads libraries: it counts until there is a second.
         worker.rate.add(work, seconds, _KEPT if worker.trials > 1 else 0.0)
         worker.trials += 1
-        # What its kind does in the time of one group keeps a first measurement from misleading.
-        prior = kind.seconds / kind.groups
+        # A little of its kind keeps a first measurement from misleading.
+        prior = _PRIOR * kind.seconds / kind.groups
         of_kind = kind.work / kind.seconds
         worker.speed = (worker.rate.work + prior * of_kind) / (worker.rate.seconds + prior)
         self._known_speed += worker.speed

@@ -103,27 +103,21 @@ class SecondCopies:
         return []
 
     def _worth_copying(self, group: Group, worker: Worker, ends: float, now: float) -> list[Item]:
-        """Choose pieces of a group from its end, as those are the least likely to have begun."""
+        """Choose pieces of a group, whose answers all come when its last one is done."""
         speed = self._forecast.speed(worker)
         if not speed:
             return []
-        running = [item for item in group.open.values() if item.state is State.RUNNING]
-        until = now + _CLEARLY * (ends - now)
-        if now >= self._forecast.overdue_at(group, idle=True):
-            ends = until = math.inf
+        stalled = now >= self._forecast.overdue_at(group, idle=True)
+        until = math.inf if stalled else now + _CLEARLY * (ends - now)
         chosen: list[Item] = []
         done_at = now
-        for item in reversed(running):
-            if len(item.holders) == 1:
-                done_at += self._forecast.work_elsewhere(item, group, now) / speed
-                if not item.startable or done_at > now + _CLEARLY * (ends - now):
-                    break
-                if now + item.cost / speed > self._forecast.elsewhere(item):
-                    return chosen  # one of the busy workers is a better choice, if not just yet
-                chosen.append(item)
-            ends -= item.cost / (group.speed or speed)
-        if chosen or any(len(item.holders) > 1 for item in running):
-            return chosen
-        # One chain: all of it, or nothing.
-        work = sum(self._forecast.work_elsewhere(item, group, now) for item in running)
-        return running if now + work / speed <= until else []
+        for item in group.open.values():
+            if item.state is not State.RUNNING or len(item.holders) > 1:
+                continue
+            done_at += self._forecast.work_elsewhere(item, group, now) / speed
+            if done_at > until or not (item.startable or item.after in chosen):
+                break
+            if not chosen and now + item.cost / speed > self._forecast.elsewhere(item):
+                break  # one of the busy workers is a better choice, if not just yet
+            chosen.append(item)
+        return chosen
