@@ -113,15 +113,31 @@ def engine_resources(engine: str, *, num_cpus: float = 1) -> dict[str, Any]:
     InputError
         For an engine not named above.
     """
+    device = engine_device(engine)
+    options: dict[str, Any] = {"num_cpus": num_cpus}
+    if device == "cpu":
+        return options
+    if device == "cuda":
+        return {**options, "num_gpus": 1, "resources": {"cuda": 1}}
+    return {**options, "resources": {device: 1}}
+
+
+def engine_device(engine: str) -> str:
+    """Return what ``engine`` runs on: ``cpu``, or one of ``DEVICES``, as a machine offers it.
+
+    Raises
+    ------
+    InputError
+        For an engine that `engine_resources` does not name.
+    """
     name, _, device = engine.partition(":")
     device = device or {"torch": "cuda", "mlx": "mlx"}.get(name, "cpu")
-    options: dict[str, Any] = {"num_cpus": num_cpus}
-    if device == "cpu" and name in (*_CPU_ENGINES, "torch"):
-        return options
-    if device == "cuda" and name in ("torch", "faiss"):
-        return {**options, "num_gpus": 1, "resources": {"cuda": 1}}
-    if (name, device) in (("mlx", "mlx"), ("torch", "mps")):
-        return {**options, "resources": {device: 1}}
+    if (
+        (device == "cpu" and name in (*_CPU_ENGINES, "torch"))
+        or (device == "cuda" and name in ("torch", "faiss"))
+        or (name, device) in (("mlx", "mlx"), ("torch", "mps"))
+    ):
+        return device
     raise InputError(
         "engine",
         "name",

@@ -25,7 +25,7 @@ from cluster.token import make_token, token_path
 ROOT = Path(__file__).resolve().parent.parent
 RAY = Path(sys.executable).with_name("ray")
 _STARTED = "Ray runtime started."
-_TIMEOUT_S = 90.0
+_TIMEOUT_S = 150.0
 
 
 @dataclass(eq=False)
@@ -71,15 +71,18 @@ class Node:
         psutil.wait_procs([raylet], timeout=30)
         self.end()
 
-    def stop_processes(self):
-        """SIGSTOP all of the node: a machine that stalls."""
-        for process in self.processes():
-            process.send_signal(signal.SIGSTOP)
+    def stop_processes(self, title=""):
+        """SIGSTOP all of the node, a machine that stalls, or its processes with a ``title``."""
+        self._signal(title, signal.SIGSTOP)
 
     def resume(self):
         """SIGCONT what `stop_processes` stopped."""
-        for process in self.processes():
-            process.send_signal(signal.SIGCONT)
+        self._signal("", signal.SIGCONT)
+
+    def _signal(self, title, number):
+        for process in self.processes(title):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def end(self):
         """Kill whatever is left of the node."""
@@ -211,6 +214,9 @@ class Raylets:
             **os.environ,
             "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Where many tests share few cores, starting takes longer than Ray waits by itself.
+            "RAY_agent_register_timeout_ms": "120000",
+            "RAY_raylet_start_wait_time_s": "120",
             **({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if self.alone else {}),
         }
 

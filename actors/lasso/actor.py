@@ -1,6 +1,6 @@
 """The solver actor: holds the design matrix once and solves one unit a call."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from actors.lasso.engines import make_engine
 from actors.lasso.multitask_unit import solve_multitask_unit
 from actors.lasso.solution import GridEngine
 from actors.lasso.unit import UnitResult, solve_folds, solve_targets, solve_unit
-from cluster.resources import engine_resources
+from cluster.resources import engine_device, engine_resources
 
 
 class LassoWorker:
@@ -105,6 +105,45 @@ class LassoWorker:
             )
 
 
+def worker_resources(engine: str, engines: Sequence[str], threads: int = 1) -> dict[str, Any]:
+    """Return the Ray options of a worker of ``engine`` in a run of ``engines``.
+
+    Beside other engines a device's worker asks for its device alone: those of the cores may have
+    taken every core of its machine.
+    """
+    spared = len(engines) > 1 and engine_device(engine) != "cpu"
+    return engine_resources(engine, num_cpus=0 if spared else threads)
+
+
+def worker_factories(
+    X: sp.csc_matrix,
+    targets: np.ndarray,
+    roles: np.ndarray,
+    *,
+    engines: Sequence[str],
+    threads: int = 1,
+) -> dict[str, Callable[[], ActorHandle]]:
+    """Put the arrays into the object store once; return what starts a worker on them, by engine.
+
+    Call it in the driver: an object that a worker had put would be lost with that worker.
+    """
+    design = ray.put(
+        {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": np.array(X.shape)}
+    )
+    rest = (ray.put(targets), ray.put(roles))
+    worker = ray.remote(LassoWorker)
+
+    def factory(engine: str) -> Callable[[], ActorHandle]:
+        actor = worker.options(**worker_resources(engine, engines, threads))
+
+        def start() -> Any:
+            return actor.remote(design, *rest, engine, threads)
+
+        return start
+
+    return {engine: factory(engine) for engine in engines}
+
+
 def worker_factory(
     X: sp.csc_matrix,
     targets: np.ndarray,
@@ -113,17 +152,5 @@ def worker_factory(
     engine: str,
     threads: int = 1,
 ) -> Callable[[], ActorHandle]:
-    """Put the arrays into the object store once, and return what starts a worker on them.
-
-    Call it in the driver: an object that a worker had put would be lost with that worker.
-    """
-    design = ray.put(
-        {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": np.array(X.shape)}
-    )
-    rest = (ray.put(targets), ray.put(roles))
-    actor = ray.remote(LassoWorker).options(**engine_resources(engine, num_cpus=threads))
-
-    def start() -> Any:
-        return actor.remote(design, *rest, engine, threads)
-
-    return start
+    """Return what `worker_factories` does for one engine."""
+    return worker_factories(X, targets, roles, engines=[engine], threads=threads)[engine]

@@ -1,4 +1,4 @@
-"""Which engine is faster here: what each took for the same sample, and the choice it leads to."""
+"""Which engines are faster here: what each took for the same sample, and the choice it leads to."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from actors.lasso.engines import device_of
 from actors.lasso.problem import FloatArray
 
 SAMPLE_ALPHAS = 8
@@ -32,29 +33,40 @@ class Trial:
         Of one worker for one target and fold, certified to the tolerance; None without one.
     note : str
         Why there is none.
+    shared_seconds : float or None
+        The same for a target and fold by itself, as engines that share the grid solve it: a device
+        is faster where it has all of them at once. None where the machines are not to share it.
     """
 
     engine: str
     workers: int = 0
     seconds: float | None = None
     note: str = ""
+    shared_seconds: float | None = None
 
     @property
     def rate(self) -> float:
         """Samples a second of all workers together; 0 where unmeasured."""
-        return 0.0 if self.seconds is None else self.workers / max(self.seconds, 1e-9)
+        return _rate(self.workers, self.seconds)
+
+    @property
+    def shared_rate(self) -> float:
+        """The same where several engines share the grid."""
+        return _rate(self.workers, self.shared_seconds)
 
     def describe(self) -> str:
         """Return one phrase such as ``torch:cuda 0.21 s x 1 worker``."""
         if self.seconds is None:
             return f"{self.engine} ({self.note})"
         plural = "" if self.workers == 1 else "s"
-        return f"{self.engine} {self.seconds:.3g} s x {self.workers} worker{plural}"
+        alone = self.shared_seconds
+        shared = f" ({alone:.3g} s shared)" if alone not in (None, self.seconds) else ""
+        return f"{self.engine} {self.seconds:.3g} s{shared} x {self.workers} worker{plural}"
 
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """The engine that solves the grid, and the trials that it was chosen by."""
+    """The engine that solves the grid, or several by commas, and the trials that chose it."""
 
     engine: str
     workers: int
@@ -78,12 +90,48 @@ class EngineChoice:
         return asdict(self)
 
 
-def choose(trials: Sequence[Trial], default: str, *, remembered: bool = False) -> EngineChoice:
-    """Choose the engine of the highest rate, the first of equals; ``default`` if none has one."""
+def choose(
+    trials: Sequence[Trial], default: str, *, samples: float = 0, remembered: bool = False
+) -> EngineChoice:
+    """Choose the engine of the highest rate, the first of equals; ``default`` if none has one.
+
+    Several are chosen where together they are faster than the best alone (see `team`).
+
+    Parameters
+    ----------
+    samples : float
+        Size of the grid, in samples.
+    """
     best = max(trials, key=lambda trial: trial.rate)
     if best.rate == 0:
         best = next(trial for trial in trials if trial.engine == default)
-    return EngineChoice(best.engine, best.workers, tuple(trials), remembered)
+    chosen = team(trials, samples)
+    if len(chosen) < 2 or sum(trial.shared_rate for trial in chosen) <= best.rate:
+        chosen = [best]
+    names, workers = ",".join(t.engine for t in chosen), sum(t.workers for t in chosen)
+    return EngineChoice(names, workers, tuple(trials), remembered)
+
+
+def team(trials: Sequence[Trial], samples: float) -> list[Trial]:
+    """Return the engines that finish ``samples`` soonest together, the first of equals first.
+
+    One joins when the time that its workers save is more than the time that one of them needs for
+    a sample, for which all may wait at the end, and when no faster one keeps its device busy.
+    """
+    chosen: list[Trial] = []
+    rate = 0.0
+    for trial in sorted(trials, key=lambda trial: -trial.shared_rate):
+        more, alone = trial.shared_rate, trial.shared_seconds
+        if alone is None or device_of(trial.engine) in {device_of(t.engine) for t in chosen}:
+            continue
+        if not chosen or samples / rate - samples / (rate + more) > alone:
+            chosen.append(trial)
+            rate += more
+    return [trial for trial in trials if trial in chosen]
+
+
+def _rate(workers: int, seconds: float | None) -> float:
+    return 0.0 if seconds is None else workers / max(seconds, 1e-9)
 
 
 def sample_alphas(alphas: FloatArray) -> FloatArray:

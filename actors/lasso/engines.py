@@ -1,9 +1,11 @@
 """The engines by name."""
 
 import importlib
+import platform
 
 from actors.lasso.solution import Engine
 from cluster.errors import InputError
+from cluster.resources import engine_device
 
 ENGINES = ("newton", "celer", "sklearn")
 # Batched engines on a device of their own; plain ``torch`` takes the best that is there.
@@ -48,6 +50,12 @@ def make_engine(name: str) -> Engine:
     raise ValueError(f"engine: expected one of {names}, got {name!r}")
 
 
+def device_of(engine: str) -> str:
+    """Return what an engine keeps busy: ``cpu``, ``cuda``, or ``metal`` by whatever library."""
+    device = engine_device(engine)
+    return "metal" if device in ("mlx", "mps") else device
+
+
 def require_library(library: str) -> None:
     """Check that ``torch`` or ``mlx`` can be loaded; on Linux MLX may be there without a backend.
 
@@ -61,6 +69,6 @@ def require_library(library: str) -> None:
     except (ImportError, OSError) as error:
         raise InputError(
             f"engine {library}",
-            f"its library cannot be loaded here ({error})",
+            f"its library cannot be loaded on {platform.node()} ({error})",
             fix=f"Run pip install 'tenfold[{library}]'.",
         ) from error

@@ -60,6 +60,7 @@ def solve_multitask_unit(
         "validation_mse": _errors(X, Y, solution, validation),
         "n_train": np.array(np.count_nonzero(train)),
         "n_validation": np.array(np.count_nonzero(validation)),
+        "engine": np.array("newton"),
     }
 
 

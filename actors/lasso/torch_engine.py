@@ -2,6 +2,7 @@
 
 # ruff: noqa: D102 - methods are documented where their protocol is defined
 
+import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,7 +95,7 @@ class TorchEngine(BatchedEngine):
         if device not in available_devices():
             raise InputError(
                 f"engine torch:{device}",
-                f"PyTorch {torch.__version__} does not reach this device here",
+                f"PyTorch {torch.__version__} does not reach this device on {platform.node()}",
                 " or ".join(f"torch:{name}" for name in available_devices()),
                 fix="Choose one of these, or install PyTorch's build for the device.",
             )

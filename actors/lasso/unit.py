@@ -46,12 +46,12 @@ def solve_unit(
     -------
     dict of arrays: ``alphas, data, indices, indptr`` (the CSC coefficients), ``intercepts, gaps,
     n_iter, seconds, nonzeros, train_mse, validation_mse`` (NaN without validation rows) and the
-    scalars ``gap`` (the largest, for the progress line), ``n_train, n_validation``. Errors are on
-    the scale of ``y``.
+    scalars ``gap`` (the largest, for the progress line), ``n_train, n_validation`` and ``engine``
+    (the name of the one that solved it). Errors are on the scale of ``y``.
     """
     problem = _on(X, y, roles)
     solution = engine.solve_path(problem, alphas, tol=tol, start=_last(previous, X.shape[1]))
-    return _measured(problem, solution, roles, with_reach)
+    return _measured(problem, solution, roles, with_reach, engine)
 
 
 def solve_folds(
@@ -101,7 +101,8 @@ def solve_folds(
         return not stopped
 
     before = [None if previous is None else fold_result(previous, i) for i in range(len(roles))]
-    solutions = NewtonEngine().solve_paths(
+    engine = NewtonEngine()
+    solutions = engine.solve_paths(
         problems,
         [[] if stopped else alphas] * len(problems),
         tol=tol,
@@ -110,7 +111,7 @@ def solve_folds(
     )
     results: UnitResult = {"mean_mse": np.array(history), "stopped": np.array(stopped)}
     for fold, (problem, solution) in enumerate(zip(problems, solutions, strict=True)):
-        measured = _measured(problem, solution, roles[fold], with_reach)
+        measured = _measured(problem, solution, roles[fold], with_reach, engine)
         results |= {fold_key(fold, name): value for name, value in measured.items()}
     largest = max(float(solution.gaps.max(initial=0.0)) for solution in solutions)
     return results | {"gap": np.array(largest)}
@@ -153,7 +154,7 @@ def solve_targets(
     )
     results: UnitResult = {}
     for (target, fold), problem, solution in zip(cells, problems, solutions, strict=True):
-        measured = _measured(problem, solution, roles[fold], with_reach)
+        measured = _measured(problem, solution, roles[fold], with_reach, engine)
         results |= {cell_key(target, fold, name): value for name, value in measured.items()}
     largest = max(float(solution.gaps.max(initial=0.0)) for solution in solutions)
     return results | {"gap": np.array(largest)}
@@ -190,6 +191,7 @@ def _measured(
     solution: PathSolution,
     roles: npt.NDArray[np.int8],
     with_reach: bool,
+    engine: Engine,
 ) -> UnitResult:
     """Return the arrays of `solve_unit`."""
     X, y = problem.X, problem.y
@@ -210,6 +212,7 @@ def _measured(
         "validation_mse": _mse(y, predicted, validation),
         "n_train": np.array(problem.n_train),
         "n_validation": np.array(np.count_nonzero(validation)),
+        "engine": np.array(engine.name),
     }
     return measured | _reach(problem, predicted, solution) if with_reach else measured
 

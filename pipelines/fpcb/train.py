@@ -131,15 +131,10 @@ def _workers(cluster: Cluster, device: str, lanes: int) -> int:
 def _fit(work: Work, workers: int, resources: dict[str, Any]) -> dict[str, Any]:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _REPORTS_EVERY_S)
     local = work.out.is_local
-    per_worker = {"CPU": resources["num_cpus"], **resources.get("resources", {})}
     trainer = TorchTrainer(
         _loop,  # type: ignore[arg-type]  # its annotation denies the value it hands on
         train_loop_config={"work": work},
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=bool(resources.get("num_gpus")),
-            resources_per_worker=per_worker,
-        ),
+        scaling_config=scaling(workers, resources),
         run_config=RunConfig(
             name=f"dream-{work.about.fingerprint}",
             storage_path=f"{work.out.path}/checkpoints",
@@ -155,6 +150,18 @@ def _fit(work: Work, workers: int, resources: dict[str, Any]) -> dict[str, Any]:
     _sweep(work, result.checkpoint)
     outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
     return outcome
+
+
+def scaling(workers: int, resources: Mapping[str, Any]) -> ScalingConfig:
+    """Return what each worker gets: its engine's options, its device by our own name too.
+
+    Ray finds a GPU on some Macs too; with ``use_gpu`` alone CUDA training could land there.
+    """
+    return ScalingConfig(
+        num_workers=workers,
+        use_gpu=bool(resources.get("num_gpus")),
+        resources_per_worker={"CPU": resources["num_cpus"], **resources.get("resources", {})},
+    )
 
 
 def _sweep(work: Work, last: train.Checkpoint | None) -> None:

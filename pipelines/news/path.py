@@ -1,6 +1,7 @@
 """The grid of folds x alphas x targets: alphas, units, table, and the choice of alpha."""
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from actors.lasso.engines import DEVICE_ENGINES, ENGINES
+from actors.lasso.engines import DEVICE_ENGINES, ENGINES, device_of
 from actors.lasso.unit import cell_result, fold_result
 from cluster.errors import InputError
 from cluster.units import Unit
@@ -30,8 +31,10 @@ class PathConfig:
     engine: str = field(
         default="newton",
         metadata={
-            "help": f"Solver: {', '.join((*ENGINES, *DEVICE_ENGINES))}, or auto: whichever "
-            "measures faster on these machines.",
+            "help": f"Solver: {', '.join((*ENGINES, *DEVICE_ENGINES))}; several by commas, such as "
+            "newton,torch:cuda, each on what it runs on; or auto: those that measure faster on "
+            "these machines. One engine gives the same bytes every time, several the same answer "
+            "within --tol.",
             "panel": "Lasso",
         },
     )
@@ -98,9 +101,7 @@ class PathConfig:
     )
 
     def __post_init__(self) -> None:
-        engines = (*ENGINES, *DEVICE_ENGINES, AUTO)
-        if self.engine not in engines:
-            raise InputError("--engine", "unknown", " or ".join(engines), self.engine)
+        self._check_engines()
         for option, value in (("--alphas", self.alphas), ("--stretch", self.stretch)):
             if value < 1:
                 raise InputError(option, "too few", "1 or more", value)
@@ -156,6 +157,36 @@ class PathConfig:
                 "--min-stability",
                 "nothing to judge by",
                 fix="Pass --stability 20 (or more halves) with it.",
+            )
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that share the grid, or the only one."""
+        return tuple(name.strip() for name in self.engine.split(","))
+
+    def _check_engines(self) -> None:
+        known = (*ENGINES, *DEVICE_ENGINES)
+        if self.engine == AUTO:
+            return
+        if unknown := [name for name in self.engines if name not in known]:
+            raise InputError("--engine", "unknown", " or ".join((*known, AUTO)), unknown[0])
+        if len(self.engines) == 1:
+            return
+        if "torch" in self.engines:
+            raise InputError(
+                "--engine",
+                "which device is torch to share the work from",
+                expected="torch:cuda or torch:mps",
+                got=self.engine,
+                fix="Name one.",
+            )
+        if len({device_of(name) for name in self.engines}) < len(self.engines):
+            raise InputError(
+                "--engine",
+                "two engines for one device",
+                expected="one for the cores, and one for each kind of device",
+                got=self.engine,
+                fix="Leave one of them out.",
             )
 
     def grid(self, alpha_max: float, largest: float) -> FloatArray:
@@ -283,17 +314,23 @@ def unit_key(target: int, fold: int, start: int) -> str:
 
 def path_table(results: Results, names: Sequence[str], n_folds: int) -> pa.Table:
     """Return a row per target, fold and alpha."""
-    columns: dict[str, list] = {name: [] for name in _PATH_COLUMNS}
+    columns: dict[str, list] = {name: [] for name in (*_PATH_COLUMNS, "engine")}
     for key in sorted(results):
         target, fold, _ = _parsed(key)
         result = results[key]
         size = result["alphas"].size
         columns["target"] += [names[target]] * size
         columns["fold"] += [ALL_ROWS if fold == n_folds else fold] * size
+        columns["engine"] += [str(result["engine"])] * size
         for column, source in _PATH_COLUMNS.items():
             if source:
                 columns[column] += result[source].tolist()
     return pa.table({name: pa.array(values) for name, values in columns.items()})
+
+
+def units_by_engine(results: Results) -> dict[str, int]:
+    """Return how many stretches of a target and fold each engine solved, by name."""
+    return dict(sorted(Counter(str(result["engine"]) for result in results.values()).items()))
 
 
 _PATH_COLUMNS = {

@@ -28,7 +28,7 @@ from pipelines.news.metrics import score_out_of_fold
 from pipelines.news.model import write_model
 from pipelines.news.multitask import choose_jointly, common_rows, write_wide_dictionary
 from pipelines.news.naming import name_columns
-from pipelines.news.path import Results, choose_alpha, joined, path_table
+from pipelines.news.path import Results, choose_alpha, joined, path_table, units_by_engine
 from pipelines.news.prepare import Loaded, NewsProblem, load, prepare, say
 from pipelines.news.report import write_report
 from pipelines.news.solve import (
@@ -102,11 +102,7 @@ def _fit(
         )
         if choice.engine != config.path.engine:
             say(choice.describe())
-        config = replace(
-            config,
-            path=replace(config.path, engine=choice.engine),
-            run=replace(config.run, workers=choice.workers),
-        )
+        config = replace(config, path=replace(config.path, engine=choice.engine))
     with meter.stage("path"):
         problem, grids, results = solve_and_prove(problem, config, cluster, run)
         _warn_of_gaps(results, config.path.tol)
@@ -158,6 +154,7 @@ def _fit(
         "stages": meter.table(),
         "engine": config.path.engine,
         "engine_choice": choice.as_json(),
+        "units": units_by_engine(results),
         "tol": config.path.tol,
         "cluster": "; ".join(node.describe() for node in cluster.nodes),
         "total_seconds": meter.total_seconds,

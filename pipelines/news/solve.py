@@ -11,7 +11,6 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 import actors.lasso
-from actors.lasso.actor import worker_factory
 from actors.lasso.engines import DEVICE_ENGINES
 from actors.lasso.problem import LassoProblem
 from actors.lasso.unit import TRAIN, VALIDATION
@@ -21,6 +20,7 @@ from cluster.nodes import Cluster
 from cluster.storage import Store
 from cluster.units import Unit, solve_units
 from pipelines.news.dictionary import Entries
+from pipelines.news.engine import worker_kinds
 from pipelines.news.folds import subsample_roles
 from pipelines.news.metrics import OutOfFold
 from pipelines.news.multitask import by_target, joint_grids, plan_joint_units
@@ -316,17 +316,18 @@ def _solve(
     workers: int | None,
     label: str,
 ) -> Results:
+    # Of several engines any may have finished a unit, in this run or in one on other machines: its
+    # certificate says how near the optimum it is. The bytes of one engine are its own.
+    engine = config.engine if len(config.engines) == 1 else "several"
     key = fingerprint(
-        matrix_digest(news.X), news.Y, roles, config.engine, config.tol,
+        matrix_digest(news.X), news.Y, roles, engine, config.tol,
         [[u.key, list(u.payload["alphas"])] for u in units], solver_code(),
     )  # fmt: skip
-    start = worker_factory(news.X, news.Y, roles, engine=config.engine)
     return solve_units(
         cluster,
-        start,
+        worker_kinds(config.engines, news.X, news.Y, roles, cluster, workers),
         units,
         store,
-        workers=workers or max(1, cluster.cores),
         fingerprint=key,
         label=label,
     )

@@ -91,6 +91,36 @@ def test_a_memory_that_cannot_be_written_is_let_be(tmp_path):
     assert memory.recall("a") is None
 
 
+def shared(engine, workers, seconds):
+    return Trial(engine, workers, seconds, shared_seconds=seconds)
+
+
+def test_engines_share_the_grid_when_they_are_faster_together():
+    trials = [shared("newton", 16, 0.8), shared("mlx", 2, 0.2), shared("torch:cuda", 1, 0.1)]
+    choice = choose(trials, "newton", samples=1000)
+    assert choice.engine == "newton,mlx,torch:cuda"
+    assert choice.workers == 19
+    assert choose(trials, "newton").engine == "newton"
+
+
+def test_an_engine_does_not_share_when_waiting_for_it_costs_more_than_it_saves():
+    trials = [shared("newton", 10, 1.0), shared("mlx", 1, 30.0)]
+    assert choose(trials, "newton", samples=1000).engine == "newton"
+    assert choose(trials, "newton", samples=100_000).engine == "newton,mlx"
+
+
+def test_one_engine_is_chosen_when_it_is_faster_alone_than_all_together():
+    cuda = Trial("torch:cuda", 1, 0.01, shared_seconds=0.5)
+    trials = [shared("newton", 16, 1.0), cuda]
+    assert choose(trials, "newton", samples=1000).engine == "torch:cuda"
+    assert "torch:cuda 0.01 s (0.5 s shared) x 1 worker" in choose(trials, "newton").describe()
+
+
+def test_two_engines_never_share_one_device():
+    trials = [shared("newton", 2, 1.0), shared("torch:mps", 1, 0.2), shared("mlx", 1, 0.1)]
+    assert choose(trials, "newton", samples=1000).engine == "newton,mlx"
+
+
 def make_grid():
     X = counts_like(3, 80, 60)
     rng = np.random.default_rng(3)
@@ -155,3 +185,33 @@ def test_workers_are_no_more_than_the_devices(cluster):
 
 def test_auto_is_newton_when_only_newton_can_stop_early(cluster):
     assert resolve("auto", cluster, early_stop=0.1).engine == "newton"
+
+
+def test_every_engine_of_a_list_needs_a_machine(cluster):
+    if not any(node.resources.get("mlx") for node in cluster.nodes):
+        pytest.skip("MLX is not installed")
+    choice = resolve("newton, mlx", cluster)
+    assert choice.engine == "newton,mlx"
+    assert choice.workers == cluster.cores + 1
+    if not any(node.resources.get("cuda") for node in cluster.nodes):
+        with pytest.raises(
+            InputError, match="--engine newton,torch:cuda: resources"
+        ):
+            resolve("newton,torch:cuda", cluster)
+
+
+@pytest.mark.parametrize(
+    ("engine", "complaint"),
+    [
+        ("newton,abacus", "unknown"),
+        ("newton,auto", "unknown"),
+        ("newton,", "unknown"),
+        ("newton,celer", "two engines for one device"),
+        ("newton,newton", "two engines for one device"),
+        ("mlx,torch:mps", "two engines for one device"),
+        ("newton,torch", "which device is torch"),
+    ],
+)
+def test_lists_of_engines_that_cannot_share_are_refused(engine, complaint):
+    with pytest.raises(InputError, match=f"--engine: {complaint}"):
+        PathConfig(engine=engine)
