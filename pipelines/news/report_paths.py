@@ -32,7 +32,7 @@ def validation_curve(path: pd.DataFrame, chosen: float | None) -> go.Figure | No
     if errors.empty:
         return None
     relative = 100.0 * (errors / errors.iloc[-1] - 1.0)
-    figure = make_subplots(1, 2, horizontal_spacing=0.1)
+    figure = make_subplots(1, 2, horizontal_spacing=0.16)
     for column, values in ((1, errors), (2, relative)):
         _fold_lines(figure, values, folds, column)
         _mean_band(figure, values, counts, column)
