@@ -28,7 +28,8 @@ def doctor(config: ClusterConfig, *, json_line: Json = False) -> None:
         with connect(config) as cluster:
             checks += check_cluster(cluster)
     except ConnectError as error:
-        checks.append(Check("ray cluster", "wrong", f"{error.where}: {error.what}", error.fix))
+        detail = f"{error.where}: {error.what}: expected {error.expected}, got {error.got}"
+        checks.append(Check("ray cluster", "wrong", detail, error.fix))
     if json_line:
         print_json({"checks": [asdict(check) for check in checks]})
     else:
