@@ -17,7 +17,7 @@ from pipelines.fpcb.train import scaling
 from pipelines.news.config import NewsConfig
 from pipelines.news.run import fit
 
-TRIES = 4
+TRIES = 2
 
 
 class Anything:

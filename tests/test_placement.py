@@ -22,7 +22,7 @@ from pipelines.news.synthetic import SyntheticConfig, write_market
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = {"targets": "excess_return,log_range", "folds": 3, "alphas": 48, "stretch": 4}
-OPTIONS |= {"alpha_ratio": 12.0, "shard_rows": 4000}
+OPTIONS |= {"alpha_ratio": 12.0, "shard_rows": 2000}
 UNITS = 2 * (3 + 1) * (48 // 4)
 SOLVER = "ray::LassoWorker"
 COEFFICIENT_LIMIT = 1e-4  # of `tenfold news audit`
@@ -48,7 +48,7 @@ def raylets():
 @pytest.fixture(scope="module")
 def market(tmp_path_factory):
     folder = tmp_path_factory.mktemp("market")
-    write_market(SyntheticConfig(documents=8_000, tickers=30, sessions=100, words=4), folder)
+    write_market(SyntheticConfig(documents=4_000, tickers=20, sessions=80, words=4), folder)
     return folder
 
 
