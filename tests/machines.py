@@ -21,7 +21,7 @@ _ACCOUNT = pwd.getpwuid(os.getuid())
 HOME, USER = _ACCOUNT.pw_dir, _ACCOUNT.pw_name
 NETWORK = "198.18.77"  # set aside for tests of networks (RFC 2544), so nobody's office
 _NAMESPACES = ("--net", "--pid", "--mount", "--uts", "--ipc")
-_TOOLS = ("sshd", "ssh", "ssh-keygen", "rsync", "unshare", "nsenter", "ip")
+_TOOLS = ("sshd", "ssh", "ssh-keygen", "rsync", "unshare", "nsenter", "setpriv", "ip")
 _SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 # Another root folder: this host's, but for what a machine has of its own.
@@ -134,6 +134,7 @@ def start_machines(folder, names, visible=()):
             home = _furnish(folder / name, address, key)
             boot = subprocess.Popen(
                 [
+                    *("setpriv", "--pdeathsig", "KILL"),  # should this process be killed
                     *("unshare", *_NAMESPACES, "--fork", "--kill-child=SIGKILL"),
                     *("bash", "-c", _BOOT, "boot", folder / name, HOME, name, *covered),
                 ],
