@@ -50,6 +50,7 @@ class Item:
     state: State = State.BLOCKED
     alone: bool = False  # its group was lost: it shares a call with no other any more
     overdue: bool = False
+    patience: float = 1.0  # how much longer to wait for it, once it was taken for stalled
     holders: list[Group] = field(default_factory=list)
 
     @property

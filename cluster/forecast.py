@@ -16,6 +16,8 @@ _KEPT_SPREAD = 0.98
 _FIRST_SPREAD = 0.5  # log-ratio of measured to expected seconds, before anything is measured
 _MOST_SURPRISING = 2.0
 _OVERDUE_S, _OVERDUE_TIMES = 30.0, 4.0
+_OVERDUE_UNMEASURED_S = 600.0  # when no piece has been done yet
+_HOPELESS_S = 300.0
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ class Group:
     tail: float = 0.0
     tail_s: float = 0.0
     overdue: bool = False
+    patience: float = 1.0
     measured_work: float = 0.0
     measured_s: float = 0.0
 
@@ -215,8 +218,17 @@ class Forecast:
 
     def overdue_at(self, group: Group, *, idle: bool) -> float:
         """Return from when a group counts as stalled; sooner where someone idle could help."""
+        expected = self.seconds(group)
+        if expected is None:
+            return group.began + _OVERDUE_UNMEASURED_S
         factor = _OVERDUE_TIMES if idle else _OVERDUE_TIMES * self.spread
-        return group.began + max(_OVERDUE_S, factor * (self.seconds(group) or 0.0))
+        return group.began + group.patience * max(_OVERDUE_S, factor * expected)
+
+    def hopeless_at(self, group: Group) -> float:
+        """Return from when to end a group that is overdue and that nobody else could take over."""
+        wait = 4 * (self.overdue_at(group, idle=False) - group.began)
+        measured = self.seconds(group) is not None
+        return group.began + max(group.patience * _HOPELESS_S, wait) if measured else math.inf
 
     def _expect(self, group: Group) -> None:
         assert group.speed is not None

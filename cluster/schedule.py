@@ -146,6 +146,22 @@ class Scheduler:
         if not group.open and group.number in self._groups:
             self._close(group)
 
+    def hopeless(self, now: float) -> list[Group]:
+        """Return groups to end by force: long overdue, and nobody was free to take them over.
+
+        The next attempt is given twice the time.
+        """
+        found = [
+            group
+            for group in self._groups.values()
+            if group.overdue
+            and now >= self._forecast.hopeless_at(group)
+            and any(item.overdue for item in group.open.values())
+        ]
+        for item in [item for group in found for item in group.open.values()]:
+            item.patience *= 2
+        return found
+
     def drop(self, key: str) -> None:
         """Give a piece up, with all that follows it."""
         for item in (pending := [self._items[key]]):
@@ -256,6 +272,7 @@ class Scheduler:
         group.work = sum(item.cost for item in items)
         group.tail = max(item.tail for item in items)
         group.copies = any(item.holders for item in items)
+        group.patience = max(item.patience for item in items)
         for item in items:
             item.holders.append(group)
             item.overdue = False

@@ -10,6 +10,7 @@ from cluster.chains import Item, State
 from cluster.forecast import Forecast, Group, Worker
 
 _CLEARLY = 2 / 3  # of the time that the first copy still needs
+_WORTH_S = 0.5  # what the first copy still needs, at least
 _LOOKED_AT = 8
 
 
@@ -108,6 +109,8 @@ class SecondCopies:
         if not speed:
             return []
         stalled = now >= self._forecast.overdue_at(group, idle=True)
+        if ends - now < _WORTH_S and not stalled:
+            return []
         until = math.inf if stalled else now + _CLEARLY * (ends - now)
         chosen: list[Item] = []
         done_at = now

@@ -29,7 +29,7 @@ ShardFunction = Callable[[S, Store], dict[str, Any]]
 
 _WAIT_S = 0.5
 _LOOK_S = 2.0
-_END_S = 10.0  # a call that is called off ends within 5 s, as Ray then kills its process
+_ASK_S, _END_S = 2.0, 10.0  # for calls to end when asked to; Ray kills them within 5 s by force
 _NAMED = 5
 _GIVE_UP_AFTER = 3  # shards failed for good: then the rest would most likely fail as well
 
@@ -164,38 +164,43 @@ class _Run:
                 now = time.monotonic()
                 if now >= look_at:
                     self._resize()
+                    self._call_off(self._refs(self.scheduler.hopeless(now)), force=True)
                     look_at = now + _LOOK_S
                 for group in [] if self._gives_up else self.scheduler.assign(now):
                     self._give(group)
                 for ref in self._wait():
                     self._collect(ref, *self.running.pop(ref))
-        finally:
-            # Ctrl-C, InputError, a full disk: what is finished stays, the rest is called off; and
-            # so are second copies of what is done.
-            self._call_off([*self.running])
+        except BaseException:
+            # Ctrl-C, InputError, a full disk: what is finished stays, the rest is called off.
+            self._call_off([*self.running], force=True)
+            raise
         if self.failed:
             raise ShardsFailed(self.label, dict(sorted(self.failed.items())))
-        if self.running:
-            ray.wait([*self.running], num_returns=len(self.running), timeout=_END_S)
-        self.all_ended = all(_ended(ref) for ref in self.running)
+        self._end_copies()
+
+    def _end_copies(self) -> None:
+        """Call off second copies of what is done, and see whether they have ended."""
+        left = [*self.running]
+        for force, patience_s in ((False, _ASK_S), (True, _END_S)):
+            if left:
+                self._call_off(left, force=force)
+                _, left = ray.wait(left, num_returns=len(left), timeout=patience_s)
+        self.all_ended = not left
 
     @property
     def _gives_up(self) -> bool:
         return len(self.failed) >= _GIVE_UP_AFTER
 
     def _resize(self) -> None:
-        """Have as many places as the nodes have room for now, and more where calls have stalled."""
+        """Have as many places as the nodes have room for now."""
         cpus, memory = max(self.options["num_cpus"], 0.5), self.options["memory"]
-        stalled = Counter(worker.node for worker in self.scheduler.stalled)
         wanted: list[tuple[int, str, str]] = []
         for machine in self.cluster.nodes:
             room = machine.resources.get("CPU", 0.0) / cpus
             if memory:
                 room = min(room, machine.resources.get("memory", 0.0) / memory)
-            places = int(room) + (stalled[machine.node_id] if room >= 1 else 0)
-            wanted += [(k, f"{machine.node_id}/{k}", machine.node_id) for k in range(places)]
-        most = (self.max_in_flight or len(wanted)) + stalled.total()
-        chosen = {name: node for _, name, node in sorted(wanted)[:most]}
+            wanted += [(k, f"{machine.node_id}/{k}", machine.node_id) for k in range(int(room))]
+        chosen = {name: node for _, name, node in sorted(wanted)[: self.max_in_flight]}
         alive = {node for _, _, node in wanted}
         busy = {group.worker.name for group, _ in self.running.values()}
         for name in sorted(self.places.keys() - chosen.keys()):
@@ -240,10 +245,11 @@ class _Run:
         for key, answer in zip(keys, answers, strict=False):
             if self.scheduler.finished(group, key, now, answer[2]):
                 self._keep(key, *answer)
-                needless = [other.number for other in self.scheduler.unneeded(key)]
-                self._call_off([r for r, (g, _) in self.running.items() if g.number in needless])
+                for other in self.scheduler.unneeded(key):
+                    self._call_off(self._refs([other]), force=other.overdue)
         rest = keys[len(answers) :]
-        if error is not None:
+        called_off = isinstance(error, ray.exceptions.TaskCancelledError) or group.worker.gone
+        if error is not None and not called_off:
             guilty = [key for key in (rest if is_loss(error) else rest[:1])
                       if key not in self.finished]  # fmt: skip
             if guilty and (refused := input_error(error)) is not None:
@@ -285,10 +291,15 @@ class _Run:
         count("tenfold_bytes", float(sum(size for size, _ in files.values())), tags)
         self.progress.advance()
 
-    def _call_off(self, refs: Sequence[Any]) -> None:
+    def _refs(self, groups: Sequence[Group]) -> list[Any]:
+        if not groups:
+            return []
+        return [ref for ref, (group, _) in self.running.items() if group in groups]
+
+    def _call_off(self, refs: Sequence[Any], *, force: bool) -> None:
         for ref in refs:
             with suppress(ray.exceptions.RayError):
-                ray.cancel(ref, force=True)
+                ray.cancel(ref, force=force)
 
 
 _Answer = tuple[dict[str, Any], dict[str, tuple[int, str]], float]
@@ -324,7 +335,3 @@ def _do(function: ShardFunction[Any], store: Store, shard: Any) -> _Answer:
         raise FileNotFoundError(f"the shard names files that it has not written: {missing}")
     files = {name: (int(size or 0), store.checksum(name)) for name, size in sizes.items()}
     return summary, files, time.perf_counter() - started
-
-
-def _ended(ref: Any) -> bool:
-    return bool(ray.wait([ref], timeout=0)[0])

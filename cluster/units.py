@@ -173,6 +173,8 @@ class _Run:
     def _resize(self) -> None:
         """Follow the nodes that join and leave; give stalled workers' places to others as well."""
         extra = Counter(worker.kind for worker in self.scheduler.stalled)
+        for group in self.scheduler.hopeless(time.monotonic()):
+            self._give_up(group)
         busy = {call.slot.name for call in self.calls.values()}
         for slot in self.pool.resize(self.scheduler.left, extra, busy):
             if keys := self.scheduler.remove_worker(slot.name):
@@ -205,7 +207,7 @@ class _Run:
                 for other in self.scheduler.unneeded(key):
                     self._give_up(other)
         rest = [key for key in call.keys[len(answers) :] if key not in self.results]
-        if error is not None:
+        if error is not None and not call.group.worker.gone:
             if (refused := input_error(error)) is not None and rest:
                 raise refused from error
             self._repeat(rest if is_loss(error) else rest[:1], error)
@@ -232,7 +234,7 @@ class _Run:
             self.pool.progress.say(f"{len(keys) - _NAMED} more units of that call again")
 
     def _give_up(self, group: Group) -> None:
-        """Replace an actor that has stalled, once others have answered all that it was asked."""
+        """Replace an actor that has stalled."""
         slot = self.pool.slots.get(group.worker.name)
         if group.overdue and slot is not None:
             self.pool.progress.say(f"{slot.name} has stalled and is replaced")

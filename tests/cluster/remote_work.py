@@ -29,6 +29,8 @@ def misbehave_once(flag, how):
     flag.touch()
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "stalled":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if how == "raised":
         raise KeyError("the first attempt goes wrong")
 
@@ -64,7 +66,8 @@ def report_threads(task, store):
 class Solver:
     """Adds its payload to the predecessor's result; each flag file makes one call go wrong."""
 
-    def __init__(self, refuses=False, raises=False):
+    def __init__(self, refuses=False, raises=False, speed=1.0):
+        self.speed = speed
         if refuses:
             raise InputError("engine", "name", "one of ours", "'abacus'", "Choose one.")
         if raises:
@@ -76,10 +79,13 @@ class Solver:
             raise InputError("unit", "alpha", "above 0", -1, "Raise it.")
         if payload.get("how") == "broken":
             raise ValueError("cannot be solved")
-        time.sleep(payload.get("seconds", 0.0))
+        time.sleep(payload.get("seconds", 0.0) / self.speed)
+        began = time.monotonic() - payload.get("seconds", 0.0) / self.speed
         start = previous["w"] if previous else np.zeros(3)
         return {
             "w": start * 0.5 + payload["k"],
             "gap": np.float64(1e-7),
             "pid": np.int64(os.getpid()),
+            "began": np.float64(began),
+            "seconds": np.float64(time.monotonic() - began),
         }

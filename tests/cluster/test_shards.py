@@ -66,6 +66,24 @@ def test_result_is_the_same_when_attempts_fail(cluster, store, tmp_path, undistu
     assert "00001 again after" in capsys.readouterr().err
 
 
+def test_stalled_shard_is_done_elsewhere_once(cluster, store, tmp_path, undisturbed):
+    tasks = [Task(number) for number in range(COUNT)]
+    tasks[5] = Task(5, tmp_path / "flag", "stalled")
+    manifest = run(cluster, store, tasks)
+    assert contents(store) == undisturbed
+    lines = store.read_bytes(MANIFEST).splitlines()
+    assert len(lines) == len(manifest.entries) == COUNT
+    # Nobody is writing any more: what the stalled process left is gone.
+    assert not [*Path(store.path).rglob(".partial-*")]
+
+
+def test_shard_after_one_that_raises_is_not_blamed(cluster, store, tmp_path):
+    tasks = [Task(number) for number in range(100)]
+    tasks[40] = Task(40, tmp_path / "flag", "raised")
+    manifest = run(cluster, store, tasks)
+    assert [entry.key for entry in manifest.entries if entry.attempts > 1] == ["00040"]
+
+
 def test_finished_shards_are_skipped_on_a_second_run(cluster, store, undisturbed):
     first = run(cluster, store)
     second = run(cluster, store)

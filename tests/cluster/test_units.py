@@ -3,8 +3,9 @@ import pytest
 from remote_work import Solver
 
 from cluster.errors import InputError, ShardsFailed
+from cluster.manifest import read_entries
 from cluster.storage import Store
-from cluster.units import Unit, solve_units
+from cluster.units import Unit, WorkerKind, solve_units
 
 CHAINS, LENGTH = 3, 3
 
@@ -22,8 +23,8 @@ def chains(tmp_path=None, how=None, at=()):
     return units
 
 
-def solve(cluster, store, units, workers=2, make=None, fingerprint="f", **options):
-    make = make or Solver.options(num_cpus=0.5).remote
+def solve(cluster, store, units, workers=2, make=None, fingerprint="f", kinds=None, **options):
+    make = kinds or make or Solver.options(num_cpus=0.5).remote
     return solve_units(
         cluster, make, units, store, workers=workers, fingerprint=fingerprint, label="test",
         **options,
@@ -31,7 +32,10 @@ def solve(cluster, store, units, workers=2, make=None, fingerprint="f", **option
 
 
 def without_pid(results):
-    return {key: {k: v.tolist() for k, v in r.items() if k != "pid"} for key, r in results.items()}
+    own = ("pid", "began", "seconds")
+    return {
+        key: {k: v.tolist() for k, v in r.items() if k not in own} for key, r in results.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,11 @@ def test_result_is_the_same_when_workers_are_killed(
     assert without_pid(results) == undisturbed
     assert len({int(result["pid"]) for result in results.values()}) >= 3
     assert "unit 2-0 again after ActorDiedError" in capsys.readouterr().err
+
+
+def test_result_is_the_same_when_a_worker_stalls(cluster, store, tmp_path, undisturbed):
+    units = chains(tmp_path, "stalled", at=("1-1",))
+    assert without_pid(solve(cluster, store, units)) == undisturbed
 
 
 def test_unit_that_raises_once_is_solved_again(cluster, store, tmp_path, undisturbed):
@@ -100,6 +109,66 @@ def test_idle_worker_takes_what_is_ready(cluster, store):
     pids = {key: int(result["pid"]) for key, result in solve(cluster, store, units).items()}
     assert len(set(pids.values())) == 2
     assert sum(pid == pids["long"] for pid in pids.values()) <= 3
+
+
+def test_short_units_travel_together_and_are_kept_when_a_later_one_is_lost(
+    cluster, store, tmp_path
+):
+    units = [Unit(f"u{k:03d}", {"k": k}) for k in range(300)]
+    units[200] = Unit("u200", {"k": 200, "flag": tmp_path / "flag", "how": "raised"})
+    results = solve(cluster, store, units)
+    assert [results[f"u{k:03d}"]["w"][0] for k in range(300)] == [*range(300)]
+    entries = read_entries(store, "f")
+    assert [key for key, entry in sorted(entries.items()) if entry.attempts > 1] == ["u200"]
+
+
+def test_two_workers_of_unequal_speed_end_near_the_ideal(cluster, store):
+    speeds = {"slow": 1.0, "fast": 4.0}
+    kinds = [
+        WorkerKind(
+            name=name,
+            make_worker=lambda s=speed: Solver.options(num_cpus=0).remote(speed=s),
+            count=1,
+        )
+        for name, speed in speeds.items()
+    ]
+    work = np.random.default_rng(0).lognormal(-1.0, 0.5, 60)
+    units = [Unit(f"u{k}", {"k": k, "seconds": w}, cost=w) for k, w in enumerate(work)]
+    results = solve(cluster, store, units, kinds=kinds)
+    by = {key: entry.summary["kind"] for key, entry in read_entries(store, "f").items()}
+    assert {*by.values()} == {*speeds}
+    # From when each worker was there: how long Ray takes to start it is not ours to schedule.
+    began = {
+        kind: min(float(results[key]["began"]) for key in by if by[key] == kind) for kind in speeds
+    }
+    ends = max(float(r["began"] + r["seconds"]) for r in results.values())
+    given = sum(speed * (ends - began[kind]) for kind, speed in speeds.items())
+    assert given <= 1.15 * work.sum()
+
+
+def test_kind_whose_constructor_refuses_leaves_the_work_to_others(
+    cluster, store, undisturbed, capsys
+):
+    kinds = [
+        WorkerKind(name="lying", make_worker=lambda: Solver.remote(refuses=True), count=2),
+        WorkerKind(name="good", make_worker=Solver.options(num_cpus=0.5).remote, count=1),
+    ]
+    results = solve(cluster, store, chains(), kinds=kinds)
+    assert without_pid(results) == undisturbed
+    assert {entry.summary["kind"] for entry in read_entries(store, "f").values()} == {"good"}
+    assert "no lying-" in capsys.readouterr().err
+
+
+def test_number_of_workers_follows_what_is_asked_for(cluster, store):
+    asked = []
+
+    def count():
+        asked.append(None)
+        return 0 if len(asked) < 3 else 2
+
+    units = [Unit(f"u{k}", {"k": k, "seconds": 1.0}) for k in range(6)]
+    results = solve(cluster, store, units, workers=count)
+    assert len({int(result["pid"]) for result in results.values()}) == 2
 
 
 def test_workers_that_find_no_room_hold_nothing_up(cluster, store, undisturbed):
