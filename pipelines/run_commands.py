@@ -41,7 +41,7 @@ def list_runs(
     print_rows([_row(run) for run in runs])
     for run in runs:
         if run.can_resume and run.record is not None:
-            why = f": {run.record.error}" if run.record.error else ""
+            why = f": {run.record.error.rstrip('.')}" if run.record.error else ""
             print(f"{run.state}{why}. Resume with: tenfold resume {_short(run)}")
 
 

@@ -22,6 +22,7 @@ from pipelines.fpcb.decisions import DECISION, Decision
 from pipelines.fpcb.detect_report import REPORT, write_detect_report
 from pipelines.fpcb.detector_config import DREAM, PATCHCORE, RunJob, TrainJob
 from pipelines.fpcb.detectors import About
+from pipelines.fpcb.evaluation.curves import ALL_CRACKED
 from pipelines.fpcb.evaluation.ensemble import MAXIMUM
 from pipelines.fpcb.evaluation.tables import curves, evaluate
 from pipelines.fpcb.make_features import make_features
@@ -118,8 +119,9 @@ def _headline(metrics: dict[str, Any]) -> str:
     """Return in one line how the ensemble did on the test panels."""
     panels = f"{metrics['data']['n_panels']:,} panels"
     cracked = metrics["test"]["detectors"]["ensemble"]["cracked"] if "test" in metrics else {}
-    found = ", ".join(f"{name} {one['pr_auc']['value']:.3f}" for name, one in cracked.items())
-    return f"{panels}; PR AUC: {found}" if found else panels
+    if ALL_CRACKED not in cracked:
+        return panels
+    return f"{panels}, PR AUC {cracked[ALL_CRACKED]['pr_auc']['value']:.3f}"
 
 
 def _features(job: RunJob, source: str | None, folder: Store) -> DataSet:
