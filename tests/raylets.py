@@ -135,6 +135,8 @@ class Raylets:
         if dashboard:
             self.dashboard_url = f"http://127.0.0.1:{site}"
             arguments += ["--dashboard-host=127.0.0.1", f"--dashboard-port={site}"]
+        else:
+            arguments += ["--no-monitor", "--include-log-monitor=False"]  # nobody reads them
         node = self._start("head", ip, arguments, num_cpus, resources, **offers)
         node.wait_until_started()
         if dashboard:
