@@ -102,6 +102,7 @@ def solve_units(
             progress.advance(len(results), reused=True)
         if scheduler.left:
             store.check_writable()
+            store.sweep()  # the driver alone writes here: what is half-written is a dead one's
             pool = Pool(cluster, label, make_worker, max_retries, progress)
             run = _Run(pool, scheduler, {u.key: u for u in units}, store, fingerprint, results)
             try:

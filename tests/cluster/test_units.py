@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from remote_work import Solver
@@ -85,9 +87,12 @@ def test_finished_units_are_loaded_and_damaged_ones_solved_again(cluster, store,
     assert without_pid(solve(cluster, store, chains(), make=no_worker)) == undisturbed
     store.write_bytes("1-1.npz", b"damaged")
     store.delete("2-2.npz")
+    torn = Path(store.path) / ".partial-0-2-2.npz"  # of a driver that was killed while writing
+    torn.touch()
     before = store.checksum("1-2.npz")
     assert without_pid(solve(cluster, store, chains())) == undisturbed
     assert store.checksum("1-2.npz") == before
+    assert not torn.exists()
     with pytest.raises(AssertionError, match="no worker"):
         solve(cluster, store, chains(), make=no_worker, fingerprint="other")
 

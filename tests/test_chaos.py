@@ -1,0 +1,103 @@
+"""The killer of tests/chaos: its plan and its table, and a short part of what it plays."""
+
+import os
+
+import pytest
+from chaos import plan as planned
+from chaos.episode import Episode, as_row, undisturbed
+from chaos.jobs import differences, make_jobs
+from chaos.plan import CLUSTER, Fault, Variant, plan, shares
+from chaos.processes import Seen
+from chaos.table import summarise
+from driver import below, title
+
+KILLS = 200
+
+
+def faults_of(episodes):
+    return [fault for episode in episodes for fault in episode.faults]
+
+
+def test_plan_is_the_same_when_the_seed_is():
+    counts = shares(KILLS)
+    assert plan(counts, 1) == plan(counts, 1)
+    assert plan(counts, 1) != plan(counts, 2)
+
+
+def test_plan_holds_as_many_faults_of_each_scenario_as_asked_for():
+    counts = shares(KILLS)
+    assert sum(counts.values()) == KILLS
+    names = [fault.scenario for fault in faults_of(plan(counts, 0))]
+    assert {name: names.count(name) for name in counts} == counts
+
+
+def test_plan_strikes_every_job_in_phases_that_it_has_in_order(tmp_path):
+    jobs = make_jobs(tmp_path)
+    episodes = plan(shares(KILLS), 0)
+    assert {episode.job for episode in episodes} == {*jobs}
+    for episode in episodes:
+        order = [phase.name for phase in jobs[episode.job].phases]
+        places = [(order.index(fault.phase), fault.moment) for fault in episode.faults]
+        assert places == sorted(places)
+        assert all(fault.after(10) < 10 for fault in episode.faults)
+
+
+def test_table_counts_no_miss_as_survived():
+    outcome = {"scenario": "task", "missed": False, "survived": True, "recovery_s": 2.0,
+               "extra_s": 1.0}  # fmt: skip
+    lost = {**outcome, "survived": False, "recovery_s": None}
+    missed = {**outcome, "missed": True, "survived": True, "recovery_s": 99.0}
+    row, everything = summarise([outcome, {**outcome, "recovery_s": 4.0}, lost, missed])
+    assert (row["struck"], row["equal"], row["missed"]) == (3, 2, 1)
+    assert (row["recovery_median_s"], row["recovery_worst_s"]) == (3.0, 4.0)
+    assert everything == {**row, "scenario": "all"}
+
+
+def test_outputs_that_are_missing_or_too_many_are_differences():
+    assert differences({"a": "1", "b": "2"}, {"a": "1", "b": "3"}) == ["b"]
+    assert differences({"a": "1"}, {"a": "1", "b": "3"}) == ["b"]
+    assert differences({"a": "1", "c": "1"}, {"a": "1"}) == ["c"]
+
+
+class OneMachine:
+    """The tests' own Ray as a field: its workers may be killed, its node may not."""
+
+    def __init__(self, joining):
+        self.joining = joining
+
+    def workers(self):
+        found = [Seen(process, title(process)) for process in below(os.getpid())]
+        return [(seen, None) for seen in found if seen.title.startswith("ray::")]
+
+
+MIXED = (
+    ("task", "task", "count", 0.2),
+    ("driver", "driver", "count", 0.6),
+    ("corrupted shard", "flipped bit", "assemble", 0.3),
+    ("actor", "actor", "path", 0.1),
+    ("stalled node", "worker for a while", "path", 0.3),
+    ("actor", "actor", "path", 0.45),
+    ("corrupted shard", "truncated file", "path", 0.6),
+    ("driver", "driver", "path", 0.8),
+)
+
+
+@pytest.fixture
+def mixed():
+    faults = tuple(
+        Fault(scenario=scenario, variant=Variant(victim, CLUSTER, {}), job="news", phase=phase,
+              moment=moment)
+        for scenario, victim, phase, moment in MIXED
+    )  # fmt: skip
+    return planned.Episode(0, "news", CLUSTER, faults)
+
+
+def test_news_survives_what_is_played_here(cluster, mixed, tmp_path, join_environment):
+    field = OneMachine(join_environment)
+    job = make_jobs(tmp_path / "data")["news"]
+    baseline = undisturbed(field, job, tmp_path, tmp_path / "data")
+    episode = Episode(field, mixed, job, baseline, tmp_path, tmp_path / "data", seed=0)
+    outcomes = [as_row(outcome) for outcome in episode.play()]
+    assert not [o for o in outcomes if not o["missed"] and not o["survived"]]
+    # One that finds nobody at work at its moment is none; they are few.
+    assert sum(not o["missed"] for o in outcomes) >= len(MIXED) - 2
