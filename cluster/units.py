@@ -215,6 +215,9 @@ class _Run:
         for place, key in enumerate(call.keys[len(answers) :]):
             self.scheduler.lost(call.group, key, alone=is_loss(error) or not place)
         if actor_is_gone(error) and call.slot.name in self.pool.slots:
+            if not rest:  # others have answered in its place
+                cause = describe_failure(error).splitlines()[0]
+                self.pool.progress.say(f"worker {call.slot.name} again after {cause}")
             self.scheduler.remove_worker(call.slot.name)
             self.pool.replace(call.slot)
 

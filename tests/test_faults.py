@@ -81,7 +81,8 @@ def test_killed_shard_and_killed_solver_change_no_byte(
     solver.kill()
     said = driver.finish()
     assert re.search(r"^count n-grams: shard \d+ again after", said, re.MULTILINE)
-    assert re.search(r"^solve path: unit \S+ again after", said, re.MULTILINE)
+    # The other solver may have been given a copy of the unit, and have answered already.
+    assert re.search(r"^solve path: (unit|worker) \S+ again after", said, re.MULTILINE)
     assert "Traceback" not in said
     assert driver.dictionary() == undisturbed
 
