@@ -194,9 +194,7 @@ def test_every_engine_of_a_list_needs_a_machine(cluster):
     assert choice.engine == "newton,mlx"
     assert choice.workers == cluster.cores + 1
     if not any(node.resources.get("cuda") for node in cluster.nodes):
-        with pytest.raises(
-            InputError, match="--engine newton,torch:cuda: resources"
-        ):
+        with pytest.raises(InputError, match="--engine newton,torch:cuda: resources"):
             resolve("newton,torch:cuda", cluster)
 
 

@@ -1,0 +1,115 @@
+"""What a second machine brings, and what surviving kills costs.
+
+Run: ``python -m benchmarks.raylets [--runs 3] [--panels 6000] [--documents 12000]``
+
+Raylets of one core each stand for machines; the head has none. Both jobs run on one raylet and on
+two, as a user would start them; the seconds are those of their distributed stage. Then the shards
+of one stage are done by `map_shards`, and by bare Ray tasks that keep no manifest, compare no
+checksum and know no retry; the two take turns, on the same embedded Ray.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import ray
+
+from cluster.config import ClusterConfig
+from cluster.connect import connect
+from cluster.nodes import Cluster
+from cluster.shards import map_shards
+from cluster.storage import Store
+from pipelines.fpcb.features import FeatureConfig
+from pipelines.fpcb.generate import plan_blocks
+from pipelines.fpcb.generate_config import GenerateConfig
+from pipelines.fpcb.make_features import write_fused
+from pipelines.news.synthetic import SyntheticConfig, write_market
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = {"news": "solve path", "fpcb": "generate and extract"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--panels", type=int, default=6_000)
+    parser.add_argument("--documents", type=int, default=12_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_market(SyntheticConfig(documents=options.documents), Path(folder) / "market")
+        print("| job | stage | 1 raylet, s | 2 raylets, s | throughput |\n|---|---|---|---|---|")
+        for job, stage in STAGES.items():
+            one, two = (
+                median(seconds_on(count, job, Path(folder), options) for _ in range(options.runs))
+                for count in (1, 2)
+            )
+            print(f"| {job} | {stage} | {one:.1f} | {two:.1f} | {one / two:.2f} x |", flush=True)
+        print_cost(options, Path(folder))
+
+
+def seconds_on(raylets: int, job: str, folder: Path, options: argparse.Namespace) -> float:
+    """Run ``job`` on so many raylets of one core; return the seconds of its distributed stage."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from raylets import Raylets
+
+    market = [f"--{name}={folder}/market/{name}.parquet" for name in ("news", "prices")]
+    arguments = {
+        "news": ["news", "fit", *market, "--target=return,range", "--alpha-ratio=100"],
+        "fpcb": ["fpcb", "features", f"--panels={options.panels}", "--shard-size=200"],
+    }[job]
+    with Raylets() as cluster, tempfile.TemporaryDirectory() as out:
+        cluster.head(0)
+        for number in range(raylets):
+            cluster.join(f"cpu{number}", 1)
+        command = [sys.executable, "-m", "pipelines", *arguments, "--out", f"{out}/run"]
+        done = subprocess.run(
+            command, env=cluster.environment(), cwd=ROOT, capture_output=True, text=True
+        )
+    found = re.search(rf"{STAGES[job]}: (\d+)/\1 \w+ · ([\d.]+) s", done.stderr)
+    if done.returncode or found is None:
+        raise RuntimeError(done.stderr)
+    return float(found[2])
+
+
+def print_cost(options: argparse.Namespace, folder: Path) -> None:
+    """Time one stage with and without what makes it survive, in turns."""
+    config = GenerateConfig(panels=options.panels)
+    blocks = plan_blocks(config, 200)
+    write = partial(write_fused, panels=config, config=FeatureConfig())
+    seconds: dict[str, list[float]] = {"bare": [], "map_shards": []}
+    with connect(ClusterConfig(num_cpus=2, object_store_gib=0.5)) as cluster:
+        bare(cluster, write, blocks[:4], Store(folder / "warm"))  # workers start, libraries load
+        for number in range(options.runs):
+            for name, way in (("bare", bare), ("map_shards", surviving)):
+                started = time.perf_counter()
+                way(cluster, write, blocks, Store(folder / f"{name}-{number}"))
+                seconds[name].append(time.perf_counter() - started)
+    ratios = [b / a for a, b in zip(seconds["bare"], seconds["map_shards"], strict=True)]
+    print(
+        f"\nfault tolerance: {median(seconds['map_shards']):.2f} s for {len(blocks)} shards, "
+        f"bare Ray tasks {median(seconds['bare']):.2f} s: {median(ratios):.3f} x, "
+        f"{min(ratios):.3f} to {max(ratios):.3f} over {options.runs} pairs"
+    )
+
+
+def surviving(cluster: Cluster, write: Any, blocks: list, store: Store) -> None:
+    map_shards(cluster, write, blocks, store, fingerprint="benchmark", label="features")
+
+
+def bare(cluster: Cluster, write: Any, blocks: list, store: Store) -> None:
+    call = ray.remote(num_cpus=1, max_retries=0)(write)
+    running = [call.remote(block, store) for block in blocks]
+    while running:
+        done, running = ray.wait(running)
+        ray.get(done)
+
+
+if __name__ == "__main__":
+    main()
