@@ -40,6 +40,8 @@ from cluster.token import (
 LOOPBACK = "127.0.0.1"
 _PROBE_TIMEOUT_S = 6.0
 _GIB = 1 << 30
+# On a machine that does much else, starting takes longer than the 30 s that Ray waits by itself.
+_PATIENCE = {"RAY_agent_register_timeout_ms": "120000", "RAY_raylet_start_wait_time_s": "120"}
 _PRINT_WORKER_LOGS = ray._private.worker.print_worker_logs
 _PACKAGES = ("cluster", "actors", "pipelines")
 _ROOT = Path(__file__).resolve().parent.parent
@@ -113,21 +115,33 @@ def _start(config: ClusterConfig) -> None:
         make_token(token_path())
     if token_enabled() and "RAY_AUTH_TOKEN" not in os.environ and exposed_mode(token_path()):
         token_path().chmod(0o600)
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
     _reload_authentication()
     size_gib = config.object_store_gib
     with _loopback_only(), _environment(_worker_environment()):
-        ray.init(
-            address="local",
-            num_cpus=config.num_cpus,
-            resources=node_resources() or None,
-            object_store_memory=None if size_gib is None else int(size_gib * _GIB),
-            # None, not True: then a dashboard that fails to start is no reason to give up.
-            include_dashboard=None if config.dashboard else False,
-            dashboard_host=LOOPBACK,
-            _node_ip_address=LOOPBACK,
-            log_to_driver=config.log_to_driver,
-            logging_level=logging.ERROR,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=config.num_cpus,
+                resources=node_resources() or None,
+                object_store_memory=None if size_gib is None else int(size_gib * _GIB),
+                # None, not True: then a dashboard that fails to start is no reason to give up.
+                include_dashboard=None if config.dashboard else False,
+                dashboard_host=LOOPBACK,
+                _node_ip_address=LOOPBACK,
+                log_to_driver=config.log_to_driver,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:  # Ray raises no narrower one
+            ray.shutdown()
+            raise ConnectError(
+                "embedded Ray",
+                "could not start on this machine",
+                got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                fix="Close what keeps the machine busy, or free memory, and run the same command "
+                "again; tenfold doctor looks for the cause.",
+            ) from error
 
 
 def _join(address: str, config: ClusterConfig) -> None:

@@ -13,9 +13,6 @@ os.environ.pop("RAY_AUTH_TOKEN", None)
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN_PATH"] = str(Path(tempfile.mkdtemp(prefix="tenfold-")) / "auth_token")
 os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112 - Ray spells it so
-# On a machine that does much else, starting takes longer than Ray waits by itself.
-os.environ["RAY_agent_register_timeout_ms"] = "120000"  # noqa: SIM112
-os.environ["RAY_raylet_start_wait_time_s"] = "120"  # noqa: SIM112
 # Of an S3 server of a test; workers take them from the Ray that starts them.
 os.environ |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "of-the-tests")
 os.environ |= {"AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
