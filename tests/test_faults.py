@@ -39,21 +39,11 @@ class Fit(Driver):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster, market, tmp_path_factory, session_environment):
-    driver = Fit(market, tmp_path_factory.mktemp("undisturbed") / "run", session_environment)
+def undisturbed(market, tmp_path_factory, join_environment):
+    driver = Fit(market, tmp_path_factory.mktemp("undisturbed") / "run", join_environment)
     driver.finish()
     assert driver.units() == UNITS
     return driver.dictionary()
-
-
-@pytest.fixture(scope="module")
-def session_environment(cluster):
-    """Variables with which another process joins the tests' Ray."""
-    return {
-        **os.environ,
-        "RAY_ADDRESS": cluster.address,
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    }
 
 
 def in_group(process, leader):
@@ -71,9 +61,9 @@ def reused(said, stage):
 
 
 def test_killed_shard_and_killed_solver_change_no_byte(
-    market, undisturbed, tmp_path, session_environment
+    market, undisturbed, tmp_path, join_environment
 ):
-    driver = Fit(market, tmp_path / "run", session_environment)
+    driver = Fit(market, tmp_path / "run", join_environment)
     (shard, *_) = driver.wait_for(lambda: processes("ray::count n-grams"))
     shard.kill()
     driver.wait_for(lambda: driver.units() >= 3)
@@ -87,17 +77,15 @@ def test_killed_shard_and_killed_solver_change_no_byte(
     assert driver.dictionary() == undisturbed
 
 
-def test_killed_driver_starts_again_where_it_was(
-    market, undisturbed, tmp_path, session_environment
-):
-    first = Fit(market, tmp_path / "run", session_environment)
+def test_killed_driver_starts_again_where_it_was(market, undisturbed, tmp_path, join_environment):
+    first = Fit(market, tmp_path / "run", join_environment)
     first.wait_for(lambda: first.units() >= 5)
     first.kill()
     assert not (first.out / "manifest.json").exists(), "the folder does not claim to be whole"
     done = first.units()
     assert 5 <= done < UNITS
 
-    again = Fit(market, tmp_path / "run", session_environment)
+    again = Fit(market, tmp_path / "run", join_environment)
     said = again.finish()
     assert reused(said, "count n-grams") == MARKET.documents // 2000
     assert reused(said, "solve path") >= done - 1
@@ -107,7 +95,7 @@ def test_killed_driver_starts_again_where_it_was(
 
 
 def test_interrupted_run_says_how_to_resume_and_does(
-    market, undisturbed, tmp_path, session_environment
+    market, undisturbed, tmp_path, join_environment
 ):
     alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     own_ray = ["--num-cpus", "2", "--object-store-gib", "0.3"]
@@ -123,6 +111,6 @@ def test_interrupted_run_says_how_to_resume_and_does(
     assert "Traceback" not in said
     assert not [process for process in psutil.process_iter() if in_group(process, first.process)]
 
-    again = Fit(market, tmp_path / "run", session_environment)
+    again = Fit(market, tmp_path / "run", join_environment)
     assert reused(again.finish(), "solve path") >= 5
     assert again.dictionary() == undisturbed

@@ -66,6 +66,7 @@ def test_result_is_the_same_when_attempts_fail(cluster, store, tmp_path, undistu
     assert "00001 again after" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("stopped_workers_end")
 def test_stalled_shard_is_done_elsewhere_once(cluster, store, tmp_path, undisturbed):
     tasks = [Task(number) for number in range(COUNT)]
     tasks[5] = Task(5, tmp_path / "flag", "stalled")
