@@ -29,6 +29,12 @@ LONGEST = (
     "test_fpcb_faults",
     "test_connect",
     "test_bench_lasso",
+    "test_chaos",
+    "test_runs",
+    "test_object_store",
+    "test_units",
+    "test_shards",
+    "test_placement",
 )
 
 

@@ -247,6 +247,7 @@ def test_panels_on_s3_have_the_bytes_of_local_ones(cluster, server, tmp_path):
     assert contents(there) == data
 
 
+@pytest.mark.skipif("TENFOLD_LONG" not in os.environ, reason="two whole runs; TENFOLD_LONG=1")
 def test_detectors_on_s3_have_the_bytes_of_local_ones(cluster, server, tmp_path):
     here, there = Store(tmp_path), address(server, "detectors")
     for out in (here, there):
