@@ -17,7 +17,6 @@ _FIRST_SPREAD = 0.5  # log-ratio of measured to expected seconds, before anythin
 _MOST_SURPRISING = 2.0
 _OVERDUE_S, _OVERDUE_TIMES = 30.0, 4.0
 _OVERDUE_UNMEASURED_S = 600.0  # when no piece has been done yet
-_HOPELESS_S = 300.0
 
 
 @dataclass(slots=True)
@@ -179,7 +178,7 @@ class Forecast:
 
     def horizon(self, now: float, unstarted: float) -> float:
         """Return when all would be done if work flowed like water, chains apart."""
-        self._put_off(now)
+        self.put_off(now)
         held = max(0.0, self._busy_ends - now * self._busy_speed)
         total = self.total_speed
         flow = now + (unstarted + held) / total if total else math.inf
@@ -224,12 +223,6 @@ class Forecast:
         factor = _OVERDUE_TIMES if idle else _OVERDUE_TIMES * self.spread
         return group.began + group.patience * max(_OVERDUE_S, factor * expected)
 
-    def hopeless_at(self, group: Group) -> float:
-        """Return from when to end a group that is overdue and that nobody else could take over."""
-        wait = 4 * (self.overdue_at(group, idle=False) - group.began)
-        measured = self.seconds(group) is not None
-        return group.began + max(group.patience * _HOPELESS_S, wait) if measured else math.inf
-
     def _expect(self, group: Group) -> None:
         assert group.speed is not None
         self._busy_ends += group.speed * group.ends
@@ -238,7 +231,7 @@ class Forecast:
         heappush(self._by_level[rank_level(group.speed)], entry)
         heappush(self._latest, (-_done(group), group.number, group))
 
-    def _put_off(self, now: float) -> None:
+    def put_off(self, now: float) -> None:
         """Expect groups that should have ended somewhat later; each less often as it ages."""
         while self._ending and self._ending[0][0] < now:
             ends, _, group = heappop(self._ending)

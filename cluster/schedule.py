@@ -147,17 +147,18 @@ class Scheduler:
             self._close(group)
 
     def hopeless(self, now: float) -> list[Group]:
-        """Return groups to end by force: long overdue, and nobody was free to take them over.
+        """Return groups to end by force: all workers have stalled, so that nobody can take over.
 
         The next attempt is given twice the time.
         """
-        found = [
-            group
-            for group in self._groups.values()
-            if group.overdue
-            and now >= self._forecast.hopeless_at(group)
-            and any(item.overdue for item in group.open.values())
-        ]
+        if len(self.stalled) < len(self._workers):
+            return []
+        found = []
+        for group in self._groups.values():
+            waits = self._forecast.overdue_at(group, idle=False) - group.began
+            measured = self._forecast.seconds(group) is not None
+            if group.overdue and measured and now >= group.began + 2 * waits:
+                found.append(group)
         for item in [item for group in found for item in group.open.values()]:
             item.patience *= 2
         return found

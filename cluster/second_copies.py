@@ -91,6 +91,7 @@ class SecondCopies:
         ends : mapping
             When they should.
         """
+        self._forecast.put_off(now)
         looked_at = 0
         for number in late:
             group = self._groups[number]

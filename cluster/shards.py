@@ -29,7 +29,7 @@ ShardFunction = Callable[[S, Store], dict[str, Any]]
 
 _WAIT_S = 0.5
 _LOOK_S = 2.0
-_ASK_S, _END_S = 2.0, 10.0  # for calls to end when asked to; Ray kills them within 5 s by force
+_LEAVE_S, _END_S = 2.0, 10.0  # for calls to end by themselves; by force, within 5 s
 _NAMED = 5
 _GIVE_UP_AFTER = 3  # shards failed for good: then the rest would most likely fail as well
 
@@ -164,7 +164,7 @@ class _Run:
                 now = time.monotonic()
                 if now >= look_at:
                     self._resize()
-                    self._call_off(self._refs(self.scheduler.hopeless(now)), force=True)
+                    self._call_off(self._refs(self.scheduler.hopeless(now)))
                     look_at = now + _LOOK_S
                 for group in [] if self._gives_up else self.scheduler.assign(now):
                     self._give(group)
@@ -172,19 +172,20 @@ class _Run:
                     self._collect(ref, *self.running.pop(ref))
         except BaseException:
             # Ctrl-C, InputError, a full disk: what is finished stays, the rest is called off.
-            self._call_off([*self.running], force=True)
+            self._call_off([*self.running])
             raise
         if self.failed:
             raise ShardsFailed(self.label, dict(sorted(self.failed.items())))
         self._end_copies()
 
     def _end_copies(self) -> None:
-        """Call off second copies of what is done, and see whether they have ended."""
+        """See that second copies of what is done have ended: by themselves, or by force."""
         left = [*self.running]
-        for force, patience_s in ((False, _ASK_S), (True, _END_S)):
-            if left:
-                self._call_off(left, force=force)
-                _, left = ray.wait(left, num_returns=len(left), timeout=patience_s)
+        if left:
+            _, left = ray.wait(left, num_returns=len(left), timeout=_LEAVE_S)
+        if left:
+            self._call_off(left)
+            _, left = ray.wait(left, num_returns=len(left), timeout=_END_S)
         self.all_ended = not left
 
     @property
@@ -245,8 +246,8 @@ class _Run:
         for key, answer in zip(keys, answers, strict=False):
             if self.scheduler.finished(group, key, now, answer[2]):
                 self._keep(key, *answer)
-                for other in self.scheduler.unneeded(key):
-                    self._call_off(self._refs([other]), force=other.overdue)
+                stalled = [other for other in self.scheduler.unneeded(key) if other.overdue]
+                self._call_off(self._refs(stalled))
         rest = keys[len(answers) :]
         called_off = isinstance(error, ray.exceptions.TaskCancelledError) or group.worker.gone
         if error is not None and not called_off:
@@ -296,10 +297,11 @@ class _Run:
             return []
         return [ref for ref, (group, _) in self.running.items() if group in groups]
 
-    def _call_off(self, refs: Sequence[Any], *, force: bool) -> None:
+    def _call_off(self, refs: Sequence[Any]) -> None:
+        """End calls by force: to one that was asked kindly before, Ray would not listen again."""
         for ref in refs:
             with suppress(ray.exceptions.RayError):
-                ray.cancel(ref, force=force)
+                ray.cancel(ref, force=True)
 
 
 _Answer = tuple[dict[str, Any], dict[str, tuple[int, str]], float]

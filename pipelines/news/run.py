@@ -166,7 +166,8 @@ def _headline(metrics: dict[str, Any]) -> str:
     """Return in one line what the first target came to."""
     name, first = next(iter(metrics["targets"].items()))
     more = len(metrics["targets"]) - 1
-    return f"{name}: {first['nonzeros']} words, rank IC {first['rank_ic']:.3f}" + (
+    rank_ic = "undefined" if first["rank_ic"] is None else f"{first['rank_ic']:.3f}"
+    return f"{name}: {first['nonzeros']} words, rank IC {rank_ic}" + (
         f"; {more} more target{'s' * (more > 1)}" if more else ""
     )
 

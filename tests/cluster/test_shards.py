@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from remote_work import (
     Task,
@@ -14,6 +15,7 @@ from remote_work import (
     refuse,
     report_threads,
     write_rows,
+    write_slowly_once,
 )
 
 from cluster.errors import InputError, ShardsFailed
@@ -76,6 +78,15 @@ def test_stalled_shard_is_done_elsewhere_once(cluster, store, tmp_path, undistur
     assert len(lines) == len(manifest.entries) == COUNT
     # Nobody is writing any more: what the stalled process left is gone.
     assert not [*Path(store.path).rglob(".partial-*")]
+
+
+def test_slow_shard_is_done_elsewhere_and_its_process_ended(cluster, store, tmp_path):
+    tasks = [Task(number) for number in range(COUNT)]
+    tasks[5] = Task(5, tmp_path / "flag", seconds=60)
+    manifest = run(cluster, store, tasks, function=write_slowly_once)
+    assert manifest.entries[5].seconds < 60
+    # Only interrupted, it could be within an import, and no shard after it could do that import.
+    assert not psutil.pid_exists(int(tasks[5].flag.read_text()))
 
 
 def test_shard_after_one_that_raises_is_not_blamed(cluster, store, tmp_path):
