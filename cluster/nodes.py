@@ -148,8 +148,7 @@ class Cluster:
 def _ask_for_nodes() -> Mapping[Any, Any]:
     """Ask the head node for all nodes there ever were.
 
-    ray.nodes() has no timeout: an answer lost on a busy machine once held a driver for the 300 s
-    of Ray's keepalive.
+    ray.nodes() has no timeout: an answer that is lost would hold the driver for ever.
     """
     head: Any = ray._private.worker.global_worker
     for _ in range(_ASK_TRIES):

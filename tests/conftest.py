@@ -72,31 +72,27 @@ def store(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def other_ray():
-    """Start a cluster of one node with `ray start --head`, beside the one of this process.
+def join_environment(cluster):
+    """Variables with which another process on this machine joins the tests' Ray."""
+    return {
+        **os.environ,
+        "RAY_ADDRESS": cluster.address,
+        # An embedded Ray is on loopback; elsewhere Ray would look for it at the outward address.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
 
-    Drivers that are killed join this one. In the process that had started their Ray, Ray 2.60
-    then at times waited for ever for an answer that the head had given.
+
+@pytest.fixture(scope="session")
+def ray_head():
+    """Start a cluster of one node with `ray start --head`.
+
+    Yields the variables with which `ray job submit` reaches it, RAY_ADDRESS of its dashboard
+    among them, and RAY_TMPDIR, which holds its logs and what was packed for it.
     """
     from raylets import Raylets
 
     with Raylets(alone=True) as raylets:
-        raylets.head(2, dashboard=True, object_store_mib=500)
-        yield raylets
-
-
-@pytest.fixture(scope="session")
-def join_environment(other_ray):
-    """Variables with which another process on this machine joins the tests' other Ray."""
-    return other_ray.environment()
-
-
-@pytest.fixture(scope="session")
-def ray_head(other_ray):
-    """Variables with which `ray job submit` reaches the other Ray.
-
-    RAY_ADDRESS of its dashboard is among them, and RAY_TMPDIR, which holds its logs and what was
-    packed for it.
-    """
-    where = {"RAY_ADDRESS": other_ray.dashboard_url, "RAY_TMPDIR": str(other_ray.folder)}
-    return {**other_ray.environment(), **where}
+        raylets.head(2, dashboard=True, object_store_mib=300)
+        where = {"RAY_ADDRESS": raylets.dashboard_url, "RAY_TMPDIR": str(raylets.folder)}
+        yield {**raylets.environment(), **where}

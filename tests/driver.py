@@ -13,9 +13,11 @@ ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 240.0
 
 
-def heed_ctrl_c():
-    """A shell that starts this suite in the background makes it, and all it starts, deaf to it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# A shell that starts this suite in the background makes it, and all it starts, deaf to Ctrl-C.
+# Not by preexec_fn: it forks this process with all of Ray's threads, and after that, on Linux 6.18,
+# answers of Ray's head were lost within it: threads slept on that had been woken.
+_THEN = "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+HEED_CTRL_C = (sys.executable, "-c", f"import os, signal, sys; {_THEN}")
 
 
 class Driver:
@@ -29,12 +31,11 @@ class Driver:
         started = ("-m", module, *arguments) if module else arguments
         with self.log.open("w") as sink:
             self.process = subprocess.Popen(
-                [*inside, sys.executable, *map(str, started)],
+                [*inside, *HEED_CTRL_C, sys.executable, *map(str, started)],
                 env={**environment, "PYTHONPATH": str(ROOT)},
                 stdout=subprocess.DEVNULL,
                 stderr=sink,
                 start_new_session=True,
-                preexec_fn=heed_ctrl_c,
             )
 
     def wait_for(self, condition, what="what was waited for"):

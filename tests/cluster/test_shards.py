@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from driver import HEED_CTRL_C
 from remote_work import (
     Task,
     always_raise,
@@ -184,11 +185,15 @@ def test_store_that_other_machines_cannot_see_is_refused(cluster, tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_finished_shards_are_skipped_when_driver_restarts(cluster, store, join_environment, how):
     count = 30
-    command = [sys.executable, str(Path(__file__).with_name("slow_driver.py")), store.path, "30"]
+    command = [
+        *HEED_CTRL_C,
+        sys.executable,
+        str(Path(__file__).with_name("slow_driver.py")),
+        store.path,
+        "30",
+    ]
     driver = subprocess.Popen(
         command, env=join_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # A suite started in the background of a shell would hand on that SIGINT is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     manifest = Path(store.path) / MANIFEST
     deadline = time.monotonic() + 60
