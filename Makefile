@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint chaos clean
+.PHONY: demo test test-long lint chaos clean
 
 demo: $(VENV)/installed
 	$(BIN)/tenfold news demo --out demo/news
@@ -15,6 +15,10 @@ test: $(VENV)/installed-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# What takes minutes: mixed clusters in network namespaces, whole runs on S3, a real Prometheus.
+test-long: $(VENV)/installed-tests
+	$(BIN)/python -m pytest -m long
 
 # 200 faults, and what came of them; stopped with Ctrl-C, it goes on where it was.
 chaos: $(VENV)/installed-tests

@@ -10,6 +10,8 @@ import pytest
 # Before anything imports ray: the tests join nobody's cluster and touch nobody's token, and
 # metrics are exported every second, so that a test need not wait for them.
 os.environ.pop("RAY_ADDRESS", None)
+# Several tests and their workers share few cores; OpenMP threads that wait for one another spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("RAY_AUTH_TOKEN", None)
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN_PATH"] = str(Path(tempfile.mkdtemp(prefix="tenfold-")) / "auth_token")
@@ -34,7 +36,6 @@ LONGEST = (
     "test_object_store",
     "test_units",
     "test_shards",
-    "test_placement",
 )
 
 

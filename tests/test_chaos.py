@@ -74,11 +74,8 @@ MIXED = (
     ("task", "task", "count", 0.2),
     ("driver", "driver", "count", 0.6),
     ("corrupted shard", "flipped bit", "assemble", 0.3),
-    ("actor", "actor", "path", 0.1),
-    ("stalled node", "worker for a while", "path", 0.3),
-    ("actor", "actor", "path", 0.45),
-    ("corrupted shard", "truncated file", "path", 0.6),
-    ("driver", "driver", "path", 0.8),
+    ("actor", "actor", "path", 0.3),
+    ("driver", "driver", "path", 0.6),
 )
 
 
@@ -100,4 +97,4 @@ def test_news_survives_what_is_played_here(cluster, mixed, tmp_path, join_enviro
     outcomes = [as_row(outcome) for outcome in episode.play()]
     assert not [o for o in outcomes if not o["missed"] and not o["survived"]]
     # One that finds nobody at work at its moment is none; they are few.
-    assert sum(not o["missed"] for o in outcomes) >= len(MIXED) - 2
+    assert sum(not o["missed"] for o in outcomes) >= len(MIXED) - 1

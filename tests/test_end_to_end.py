@@ -437,6 +437,7 @@ def test_bad_rows_are_dropped_and_listed(cluster, market, plain, tmp_path):
     assert Run(out).bytes() == plain.bytes()
 
 
+@pytest.mark.long
 def test_korean_market_is_read_by_morphemes(cluster, tmp_path):
     pytest.importorskip("kiwipiepy", reason="needs the korean extra")
     config = SyntheticConfig(

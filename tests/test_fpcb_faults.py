@@ -59,6 +59,7 @@ def test_killed_worker_and_killed_driver_change_no_byte(
     assert_rerun_is_the_undisturbed(tmp_path / "data", undisturbed, done)
 
 
+@pytest.mark.long
 def test_killed_raylet_ends_in_an_error_and_the_rerun_goes_on(cluster, undisturbed, tmp_path):
     alone = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     driver = start(tmp_path / "data", alone)

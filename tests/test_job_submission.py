@@ -151,3 +151,35 @@ def test_jobs_cannot_be_listed_without_the_token(ray_head, token):
         assert refused.value.code == 401
     jobs = json.loads(answer(f"{ray_head['RAY_ADDRESS']}/api/jobs/", token_path().read_text()))
     assert isinstance(jobs, list)
+
+
+def test_submitted_job_runs_the_code_it_brings_and_shows_progress(ray_head, tmp_path):
+    folder = tmp_path / "code"
+    (folder / "cluster").mkdir(parents=True)
+    for source in (ROOT / "cluster").glob("*.py"):
+        (folder / "cluster" / source.name).write_text(source.read_text())
+    (folder / "work.py").write_text(
+        "import cluster\n"
+        "def note(number, store):\n"
+        "    store.write_json(f'{number}.json', cluster.__file__)\n"
+        "    return {'rows': 2, 'files': [f'{number}.json']}\n"
+    )
+    (folder / "job.py").write_text(
+        "import sys\n"
+        "from cluster.connect import connect\n"
+        "from cluster.shards import map_shards\n"
+        "from cluster.storage import Store\n"
+        "from work import note\n"
+        "with connect() as cluster:\n"
+        "    manifest = map_shards(cluster, note, range(3), Store(sys.argv[1]),\n"
+        "                          fingerprint='f', label='job')\n"
+        "    print('embedded', cluster.embedded, 'rows', manifest.rows)\n"
+    )
+    ray, out = Path(sys.executable).with_name("ray"), tmp_path / "out"
+    command = [ray, "job", "submit", "--working-dir", folder, "--", sys.executable, "job.py", out]
+    done = subprocess.run(command, env=ray_head, capture_output=True, text=True, timeout=120)
+    logs = done.stdout + done.stderr
+    assert done.returncode == 0, logs
+    assert "embedded False rows 6" in logs
+    assert "job: 3/3 shards" in logs
+    assert "working_dir_files" in json.loads((out / "0.json").read_text())

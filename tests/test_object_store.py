@@ -202,6 +202,7 @@ def fitted(cluster, server, tmp_path_factory):
     return Store(folder / "run"), there / "run", files, outcome
 
 
+@pytest.mark.long
 def test_news_on_s3_gives_the_bytes_of_a_local_run(fitted):
     here, there, _, outcome = fitted
     local, remote = contents(here), contents(there)
@@ -214,6 +215,7 @@ def test_news_on_s3_gives_the_bytes_of_a_local_run(fitted):
     assert not there.exists(LOCK)
 
 
+@pytest.mark.long
 def test_news_on_s3_repeats_no_finished_work(fitted):
     _, there, files, _ = fitted
     before = contents(there)
@@ -222,6 +224,7 @@ def test_news_on_s3_repeats_no_finished_work(fitted):
     assert re.search(r"solve path: .* from an earlier run", again.err), again.err
 
 
+@pytest.mark.long
 def test_glob_of_inputs_on_s3_finds_them(fitted):
     spec = fitted[2][0].removeprefix("--news=")
     assert find_files(spec.replace("news.parquet", "n*.parquet")) == [spec]
@@ -230,6 +233,7 @@ def test_glob_of_inputs_on_s3_finds_them(fitted):
         find_files(spec.replace("news.parquet", "gone.parquet"))
 
 
+@pytest.mark.long
 def test_credentials_are_in_no_record(fitted):
     _, there, _, outcome = fitted
     secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
@@ -247,7 +251,7 @@ def test_panels_on_s3_have_the_bytes_of_local_ones(cluster, server, tmp_path):
     assert contents(there) == data
 
 
-@pytest.mark.skipif("TENFOLD_LONG" not in os.environ, reason="two whole runs; TENFOLD_LONG=1")
+@pytest.mark.long
 def test_detectors_on_s3_have_the_bytes_of_local_ones(cluster, server, tmp_path):
     here, there = Store(tmp_path), address(server, "detectors")
     for out in (here, there):

@@ -118,6 +118,7 @@ def work(cluster, folder):
             time.sleep(0.5)
 
 
+@pytest.mark.long
 def test_every_query_of_the_board_has_an_answer_while_jobs_run(cluster, prometheus, tmp_path):
     silent, finite, over = {filled_in(query) for query in QUERIES}, {}, threading.Event()
 
@@ -146,6 +147,7 @@ def test_every_query_of_the_board_has_an_answer_while_jobs_run(cluster, promethe
     assert len(finite) == len(set(QUERIES)) > 20
 
 
+@pytest.mark.long
 def test_metrics_name_the_run_and_the_stage(prometheus, tmp_path):
     # After the work above: Ray keeps what a driver counted for as long as it is there.
     def last(metric):

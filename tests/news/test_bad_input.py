@@ -317,15 +317,15 @@ def test_unreachable_ray_is_refused_within_seconds(news, prices, folder):
     news.to_parquet("news.parquet")
     prices.to_parquet("prices.parquet")
     command = [sys.executable, "-m", "pipelines", "news", "fit", "--news", "news.parquet"]
-    command += ["--prices", "prices.parquet", "--out", "out"]
+    command += ["--prices", "prices.parquet"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": "of-this-test"}
     started = time.monotonic()
     drivers = [
         subprocess.Popen([*command, *options], env=environment | variables, stdout=PIPE,
                          stderr=PIPE, text=True)
         for options, variables in (
-            (["--address", "127.0.0.1:1"], {}),
-            ([], {"RAY_ADDRESS": "127.0.0.1:1"}),
+            (["--out", "one", "--address", "127.0.0.1:1"], {}),
+            (["--out", "two"], {"RAY_ADDRESS": "127.0.0.1:1"}),
         )
     ]  # fmt: skip
     for driver in drivers:
@@ -336,7 +336,8 @@ def test_unreachable_ray_is_refused_within_seconds(news, prices, folder):
         assert "RAY_ADDRESS" in err
         assert "Traceback" not in err
         assert "of-this-test" not in out + err
-    assert not [*folder.glob("out/*")], "a run that never began says nothing about itself"
+    for out in ("one", "two"):
+        assert {path.name for path in (folder / out).iterdir()} == {"run.json"}, "what was tried"
 
 
 IMPOSSIBLE = """
