@@ -72,7 +72,6 @@ class OneMachine:
 
 MIXED = (
     ("task", "task", "count", 0.2),
-    ("driver", "driver", "count", 0.6),
     ("corrupted shard", "flipped bit", "assemble", 0.3),
     ("actor", "actor", "path", 0.3),
     ("driver", "driver", "path", 0.6),

@@ -27,10 +27,12 @@ UNITS = 2 * (3 + 1) * (48 // 4)
 SOLVER = "ray::LassoWorker"
 COEFFICIENT_LIMIT = 1e-4  # of `tenfold news audit`
 
-pytestmark = pytest.mark.long
 mlx = pytest.importorskip("mlx.core", reason="MLX is not installed")
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the box is to lie about CUDA")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="the box is to lie about CUDA"),
+]
 
 
 @pytest.fixture(scope="module")

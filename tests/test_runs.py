@@ -100,6 +100,7 @@ def test_killed_generate_is_listed_and_resumed_to_the_same_bytes(made, tmp_path,
     assert files_of(out, "*.parquet") == files_of(made, "*.parquet")
 
 
+@pytest.mark.long
 def test_killed_fit_is_resumed_to_the_same_bytes(market, tmp_path, join_environment, cluster):
     files = [f"--{name}={market / name}.parquet" for name in ("news", "prices")]
     whole = tenfold("news", "fit", *files, *FIT, "--out", tmp_path / "whole")

@@ -1,6 +1,8 @@
 """DREAM trained under SIGKILL: whatever dies, and whoever does the work, no byte differs."""
 
 import pickle
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -22,7 +24,13 @@ from pipelines.fpcb.dream.train_config import DreamConfig
 from pipelines.fpcb.dream.training import plan_training
 from pipelines.fpcb.generate_config import GenerateConfig
 from pipelines.fpcb.make_features import make_features
-from pipelines.fpcb.train import _restore, _validate, finished_training, train_dream
+from pipelines.fpcb.train import (
+    _own_ctrl_c,
+    _restore,
+    _validate,
+    finished_training,
+    train_dream,
+)
 
 OPTIONS = {"width": 4, "epochs": 5, "batch_size": 64, "lanes": 3, "patience": 9}
 DRIVER = """
@@ -96,6 +104,7 @@ def test_killed_worker_and_killed_driver_change_no_byte(
     while processes("ray::RayTrainWorker"):
         time.sleep(0.05)
 
+    heeding = signal.getsignal(signal.SIGINT)
     result = train_dream(cluster, data, out, config(2))
     assert " epochs from an earlier run" in capsys.readouterr().err
     assert [entry["epoch"] for entry in result["history"]] == [*range(OPTIONS["epochs"])]
@@ -106,11 +115,21 @@ def test_killed_worker_and_killed_driver_change_no_byte(
     folders = [path for path in (tmp_path / "checkpoints").glob("*/*") if path.is_dir()]
     assert len(folders) == 1
 
+    assert signal.getsignal(signal.SIGINT) is heeding, "Ray Train's handler stays"
+
     again = train_dream(None, data, out, config(1, device="cpu"))
     assert again["reused"]
     assert again["history"] == result["history"]
     assert finished_training(data, out, config(1, seed=1)) is None
     assert finished_training(data, out, config(1, epochs=6)) is None
+
+
+def test_ctrl_c_in_a_training_is_no_good_end():
+    heeding = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), _own_ctrl_c():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.exit(0)  # as Ray Train does
+    assert signal.getsignal(signal.SIGINT) is heeding
 
 
 def test_nan_in_a_map_is_refused_with_file_and_panel(cluster, data, tmp_path):

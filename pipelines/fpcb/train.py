@@ -8,6 +8,7 @@ RUN/training.json             what each epoch came to
 
 import json
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -144,12 +145,31 @@ def _fit(work: Work, workers: int, resources: dict[str, Any]) -> dict[str, Any]:
         ),
     )
     try:
-        result = trainer.fit()
+        with _own_ctrl_c():
+            result = trainer.fit()
     except TrainingFailedError as error:
         raise ShardsFailed(_STAGE, {"worker": str(error).strip()}) from error
     _sweep(work, result.checkpoint)
     outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
     return outcome
+
+
+@contextmanager
+def _own_ctrl_c() -> Iterator[None]:
+    """Answer Ctrl-C as everywhere: Ray Train would end the process with 0, as if all was well.
+
+    Its handler also stays for good, and keeps the process of its controller alive.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ray Train leaves signals alone as well
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        raise KeyboardInterrupt from end
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def scaling(workers: int, resources: Mapping[str, Any]) -> ScalingConfig:
