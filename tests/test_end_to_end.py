@@ -281,6 +281,7 @@ def test_one_text_is_explained_word_by_word(plain):
     assert word.ngram in plain_text
 
 
+@pytest.mark.long
 def test_diff_is_empty_for_a_run_with_itself_and_not_for_another(plain, fit):
     same = tenfold("news", "diff", plain.folder, plain.folder, "--json").json
     assert same["changed"] == 0
@@ -389,6 +390,7 @@ def test_features_and_fundamentals_stand_beside_the_words(fit):
     assert run.json("config")["target"]["features"] == ["per", "volume"]
 
 
+@pytest.mark.long
 def test_stability_drops_words_and_keeps_the_planted(fit, plain, lexicon):
     run = fit("--stability", 6, "--min-stability", 0.8)
     stability = run.dictionary["stability"]
@@ -465,6 +467,7 @@ def test_korean_market_is_read_by_morphemes(cluster, tmp_path):
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the StockNet texts are not on this machine")
+@pytest.mark.long
 def test_real_texts_go_through(cluster, tmp_path):
     options = ["--alphas", 8, "--alpha-ratio", 8, "--ngram-max", 3, "--folds", 5]
     files = (REAL / "news.parquet", REAL / "prices.parquet", tmp_path / "run")

@@ -77,6 +77,7 @@ def test_killed_shard_and_killed_solver_change_no_byte(
     assert driver.dictionary() == undisturbed
 
 
+@pytest.mark.long
 def test_killed_driver_starts_again_where_it_was(market, undisturbed, tmp_path, join_environment):
     first = Fit(market, tmp_path / "run", join_environment)
     first.wait_for(lambda: first.units() >= 5)

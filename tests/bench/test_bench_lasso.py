@@ -74,6 +74,7 @@ def test_files_hold_what_the_command_prints(compared):
     assert not list(out.glob("problem-*"))
 
 
+@pytest.mark.long
 def test_interrupted_bench_measures_only_what_is_missing(compared, tmp_path):
     left = json.loads((compared[1] / "results.json").read_text())
     left |= {"finished": False, "rows": left["rows"][:3]}

@@ -132,6 +132,7 @@ def test_points_and_bundles_score_alike_and_bad_bundles_are_listed(whole, points
         assert row["called_ng"] == own["called_ng"]
 
 
+@pytest.mark.long
 def test_bundles_that_know_no_scenario_and_no_split_make_a_run(cluster, tmp_path):
     done("generate", "--panels", 120, "--frames", 40, "--seed", 2, "--out", tmp_path / "p")
     done("export", tmp_path / "p", "--out", tmp_path / "bundles")
