@@ -16,7 +16,7 @@ test: $(VENV)/installed-tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# What takes minutes: mixed clusters in network namespaces, whole runs on S3, a real Prometheus.
+# The slowest: mixed clusters in network namespaces, whole runs on S3, a real Prometheus.
 test-long: $(VENV)/installed-tests
 	$(BIN)/python -m pytest -m long
 

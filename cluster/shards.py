@@ -298,7 +298,7 @@ class _Run:
         return [ref for ref, (group, _) in self.running.items() if group in groups]
 
     def _call_off(self, refs: Sequence[Any]) -> None:
-        """End calls by force: to one that was asked kindly before, Ray would not listen again."""
+        """End calls by force: a worker interrupted within an import could not repeat it."""
         for ref in refs:
             with suppress(ray.exceptions.RayError):
                 ray.cancel(ref, force=True)

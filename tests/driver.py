@@ -14,8 +14,8 @@ TIMEOUT_S = 240.0
 
 
 # A shell that starts this suite in the background makes it, and all it starts, deaf to Ctrl-C.
-# Not by preexec_fn: it forks this process with all of Ray's threads, and after that, on Linux 6.18,
-# answers of Ray's head were lost within it: threads slept on that had been woken.
+# Not by preexec_fn, which forks this process with all of Ray's threads: in processes that had done
+# so, and in no others, answers of Ray's head were lost (seen on Linux 6.18; why, we do not know).
 _THEN = "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 HEED_CTRL_C = (sys.executable, "-c", f"import os, signal, sys; {_THEN}")
 

@@ -57,7 +57,8 @@ def test_ray_start_accepts_the_parameters_of_every_group(groups):
     for group in groups:
         # As KubeRay does: the values stand in a shell command.
         words = " ".join(f"--{name}={value}" for name, value in group["rayStartParams"].items())
-        start.make_context("ray start", shlex.split(words))
+        given = start.make_context("ray start", shlex.split(words)).params
+        assert {name.replace("-", "_") for name in group["rayStartParams"]} <= given.keys()
 
 
 def test_only_the_group_with_gpus_offers_cuda(groups):
