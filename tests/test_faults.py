@@ -60,6 +60,8 @@ def reused(said, stage):
     return int(found[1]) if found else 0
 
 
+# The short chaos of `make test` kills a shard, a solver and a driver, too.
+@pytest.mark.long
 def test_killed_shard_and_killed_solver_change_no_byte(
     market, undisturbed, tmp_path, join_environment
 ):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.random_projection import SparseRandomProjection
 
 from actors.memory_bank.checks import checked_patches
 from cluster.errors import InputError
@@ -94,6 +93,9 @@ def greedy_coreset(
     # One thread: a product split over threads may round otherwise, and the picks with it.
     with limited_threads(1):
         if projected_dim is not None and projected_dim < X.shape[1]:
+            # over a second to import: not for who only searches
+            from sklearn.random_projection import SparseRandomProjection
+
             projection = SparseRandomProjection(
                 projected_dim, dense_output=True, random_state=int(rng.integers(2**31))
             )

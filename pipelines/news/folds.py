@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import GroupKFold
 
 from actors.lasso.unit import TRAIN, UNUSED, VALIDATION
 from cluster.errors import InputError
@@ -169,6 +168,8 @@ def _embargo_days(roles: Roles, session: IntArray, embargo: int) -> None:
 
 
 def _grouped(groups: IntArray, folds: int, seed: int) -> Roles:
+    from sklearn.model_selection import GroupKFold  # over a second to import: not for every worker
+
     n_groups = np.unique(groups).size
     if n_groups < folds:
         raise InputError(

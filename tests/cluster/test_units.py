@@ -35,10 +35,7 @@ def solve(cluster, store, units, workers=2, make=None, fingerprint="f", kinds=No
 
 
 def without_pid(results):
-    own = ("pid", "began", "seconds")
-    return {
-        key: {k: v.tolist() for k, v in r.items() if k not in own} for key, r in results.items()
-    }
+    return {key: {k: v.tolist() for k, v in r.items() if k != "pid"} for key, r in results.items()}
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +106,10 @@ def test_loaded_results_have_the_types_of_solved_ones(cluster, store):
             assert loaded[key][name].shape == value.shape
 
 
-def test_idle_worker_takes_what_is_ready(cluster, store):
-    # One long unit, many short ones: whoever is not on the long one does all of the rest.
-    units = [Unit("long", {"k": 0, "seconds": 2.0})]
-    units += [Unit(f"short-{k}", {"k": k, "seconds": 0.02}) for k in range(12)]
+def test_idle_worker_takes_what_is_ready(cluster, store, tmp_path):
+    # One unit that lasts until most of the short ones are done: the other worker has to do them.
+    units = [Unit("long", {"k": 0, "there": tmp_path, "name": "long", "names": 1 + 10})]
+    units += [Unit(f"short-{k}", {"k": k, "there": tmp_path, "name": k}) for k in range(12)]
     pids = {key: int(result["pid"]) for key, result in solve(cluster, store, units).items()}
     assert len(set(pids.values())) == 2
     assert sum(pid == pids["long"] for pid in pids.values()) <= 3
@@ -129,7 +126,8 @@ def test_short_units_travel_together_and_are_kept_when_a_later_one_is_lost(
     assert [key for key, entry in sorted(entries.items()) if entry.attempts > 1] == ["u200"]
 
 
-def test_two_workers_of_unequal_speed_end_near_the_ideal(cluster, store):
+def test_faster_worker_does_more_of_the_work(cluster, store, tmp_path):
+    # How near to the ideal they end is simulated in test_schedule.py.
     speeds = {"slow": 1.0, "fast": 4.0}
     kinds = [
         WorkerKind(
@@ -140,17 +138,12 @@ def test_two_workers_of_unequal_speed_end_near_the_ideal(cluster, store):
         for name, speed in speeds.items()
     ]
     work = np.random.default_rng(0).lognormal(-1.0, 0.5, 60)
-    units = [Unit(f"u{k}", {"k": k, "seconds": w}, cost=w) for k, w in enumerate(work)]
-    results = solve(cluster, store, units, kinds=kinds)
+    both = {"there": tmp_path, "names": len(kinds)}
+    units = [Unit(f"u{k}", {"k": k, "seconds": w, **both}, cost=w) for k, w in enumerate(work)]
+    solve(cluster, store, units, kinds=kinds)
     by = {key: entry.summary["kind"] for key, entry in read_entries(store, "f").items()}
-    assert {*by.values()} == {*speeds}
-    # From when each worker was there, and without the pauses between calls: how long Ray takes, on
-    # a machine that others use as well, is not ours to schedule.
-    mine = {kind: [results[key] for key in by if by[key] == kind] for kind in speeds}
-    began = {kind: min(float(r["began"]) for r in done) for kind, done in mine.items()}
-    ends = max(began[kind] + sum(float(r["seconds"]) for r in mine[kind]) for kind in speeds)
-    given = sum(speed * (ends - began[kind]) for kind, speed in speeds.items())
-    assert given <= 1.15 * work.sum()
+    done = {kind: sum(w for k, w in enumerate(work) if by[f"u{k}"] == kind) for kind in speeds}
+    assert 0 < done["slow"] < done["fast"]
 
 
 def test_kind_whose_constructor_refuses_leaves_the_work_to_others(
@@ -166,14 +159,14 @@ def test_kind_whose_constructor_refuses_leaves_the_work_to_others(
     assert "no lying-" in capsys.readouterr().err
 
 
-def test_number_of_workers_follows_what_is_asked_for(cluster, store):
+def test_number_of_workers_follows_what_is_asked_for(cluster, store, tmp_path):
     asked = []
 
     def count():
         asked.append(None)
         return 0 if len(asked) < 3 else 2
 
-    units = [Unit(f"u{k}", {"k": k, "seconds": 1.0}) for k in range(6)]
+    units = [Unit(f"u{k}", {"k": k, "there": tmp_path, "names": 2}) for k in range(6)]
     results = solve(cluster, store, units, workers=count)
     assert len({int(result["pid"]) for result in results.values()}) == 2
 
