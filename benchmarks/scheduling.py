@@ -1,13 +1,15 @@
 """How near the scheduler comes to the best that the machines could do, and what it costs.
 
     python -m benchmarks.scheduling simulate --nodes 1000 --units 100000 --seeds 3
+    python -m benchmarks.scheduling replay RUN/path.parquet --nodes 2,4,8
     python -m benchmarks.scheduling unequal           # two real workers, one 4 x slower
     python -m benchmarks.scheduling flat --shards 10000
     python -m benchmarks.scheduling units --units 2000   # what the whole driver does a second
 
 `simulate` drives the scheduler's own code through a cluster made of numbers, in which nodes of 1 x
 to 20 x speed slow down, hang, die and join. The bound is all work at all speed that was there, or
-the longest chain on the fastest node. The others run on an embedded Ray.
+the longest chain on the fastest node. `replay` does so with the units of a real run, and the
+seconds that they took. The others run on an embedded Ray.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import numpy as np
 import psutil
 import ray
 
-from benchmarks.scheduling_simulation import make_world, schedulers, simulate
+from benchmarks.scheduling_simulation import make_world, replayed_world, schedulers, simulate
 from cluster.config import ClusterConfig
 from cluster.connect import connect
 from cluster.nodes import Cluster
@@ -40,6 +42,10 @@ def main() -> None:
     simulated.add_argument("--units", type=int, default=100_000)
     simulated.add_argument("--seeds", type=int, default=3)
     simulated.add_argument("--hints", default="0,0.3", help="errors of the costs told, or none")
+    replayed = modes.add_parser("replay")
+    replayed.add_argument("path", help="path.parquet of a run folder")
+    replayed.add_argument("--nodes", default="2,4,8,16")
+    replayed.add_argument("--seeds", type=int, default=5)
     unequal = modes.add_parser("unequal")
     unequal.add_argument("--units", type=int, default=60)
     unequal.add_argument("--ratio", type=float, default=4.0)
@@ -50,6 +56,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.mode == "simulate":
         print_simulations(options)
+        return
+    if options.mode == "replay":
+        print_replays(options)
         return
     config = ClusterConfig(num_cpus=2, object_store_gib=0.3, dashboard=False)
     with connect(config) as cluster, tempfile.TemporaryDirectory() as folder:
@@ -84,6 +93,22 @@ def print_simulations(options: argparse.Namespace) -> None:
         for name, values in ratios.items():
             print(f"{text:>14}  {name}: median {statistics.median(values):.3f}, "
                   f"worst {max(values):.3f}")  # fmt: skip
+
+
+def print_replays(options: argparse.Namespace) -> None:
+    """Print, for numbers of nodes, how far from the bound the units of a real run would end."""
+    print("nodes  costs told  scheduler  makespan/bound: median  worst")
+    for nodes in map(int, options.nodes.split(",")):
+        for told in (True, False):
+            ratios: dict[str, list[float]] = {}
+            for seed in range(options.seeds):
+                world = replayed_world(options.path, nodes=nodes, seed=seed, told=told)
+                for name, driver in schedulers(world).items():
+                    outcome = simulate(world, driver)
+                    ratios.setdefault(name, []).append(outcome.makespan / world.bound)
+            for name, values in ratios.items():
+                print(f"{nodes:5d}  {told!s:>10}  {name:>9}  {statistics.median(values):22.3f}  "
+                      f"{max(values):5.3f}")  # fmt: skip
 
 
 @ray.remote(num_cpus=0)

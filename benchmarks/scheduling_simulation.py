@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 
 from cluster.chains import Piece
 from cluster.schedule import Scheduler
+from pipelines.news.path import ALL_ROWS, PathConfig, plan_units
 
 _TICK_S = 0.5
 _LATENCY_S = 0.01  # from an answer to the next call's start
@@ -137,6 +139,43 @@ def make_world(
             for number, key in enumerate(keys)
         ],
         costs={key: float(cost) for key, cost in zip(keys, costs, strict=True)},
+    )
+
+
+def replayed_world(path: str, *, nodes: int, seed: int, told: bool, mean_s: float = 6.0) -> World:
+    """Make a world of the path of a real run: its chains, and the seconds each solution took.
+
+    Parameters
+    ----------
+    path : str
+        ``path.parquet`` of a run folder.
+    told : bool
+        Whether the scheduler is told what `pipelines.news.path.plan_units` tells of costs.
+    mean_s : float
+        Seconds of a mean unit on a mean node, for all to be slower in proportion.
+    """
+    table = pd.read_parquet(path)
+    of_all = [part[part.fold == ALL_ROWS] for _, part in table.groupby("target", sort=False)]
+    grids = [np.sort(part.alpha.to_numpy())[::-1] for part in of_all]
+    folds = table.fold.nunique() - 1
+    config = PathConfig(alpha_grid=tuple(grids[0]))
+    units = plan_units(grids, folds, config)
+    names = [*table.target.unique()]
+    solved = {
+        (names.index(target), folds if fold == ALL_ROWS else fold): part.sort_values("alpha")[::-1]
+        for (target, fold), part in table.groupby(["target", "fold"])
+    }
+    seconds = {}
+    for unit in units:
+        mine = solved[unit.payload["target"], unit.payload["fold"]]
+        start = int(unit.key.rpartition("-a")[2])
+        seconds[unit.key] = float(mine.seconds.iloc[start : start + config.stretch].sum())
+    speeds = np.exp(np.random.default_rng(seed).uniform(0.0, np.log(10.0), nodes))
+    scale = mean_s * speeds.mean() / np.mean([*seconds.values()])
+    return World(
+        nodes=[Node(f"n{n}", "cpu", [(0.0, float(speed))]) for n, speed in enumerate(speeds)],
+        pieces=[Piece(unit.key, unit.after, unit.cost if told else 1.0) for unit in units],
+        costs={key: scale * value for key, value in seconds.items()},
     )
 
 

@@ -16,6 +16,7 @@ os.environ.pop("RAY_AUTH_TOKEN", None)
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN_PATH"] = str(Path(tempfile.mkdtemp(prefix="tenfold-")) / "auth_token")
 os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112 - Ray spells it so
+os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process less to start
 # Of an S3 server of a test; workers take them from the Ray that starts them.
 os.environ |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "of-the-tests")
 os.environ |= {"AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -31,7 +32,6 @@ LONGEST = (
     "test_fpcb_faults",
     "test_connect",
     "test_bench_lasso",
-    "test_chaos",
     "test_runs",
     "test_object_store",
     "test_units",

@@ -1,15 +1,8 @@
-"""The killer of tests/chaos: its plan and its table, and a short part of what it plays."""
+"""The killer of tests/chaos: its plan and its table. A short part is played in test_faults.py."""
 
-import os
-
-import pytest
-from chaos import plan as planned
-from chaos.episode import Episode, as_row, undisturbed
 from chaos.jobs import differences, make_jobs
-from chaos.plan import CLUSTER, Fault, Variant, plan, shares
-from chaos.processes import Seen
+from chaos.plan import plan, shares
 from chaos.table import summarise
-from driver import below, title
 
 KILLS = 200
 
@@ -57,43 +50,3 @@ def test_outputs_that_are_missing_or_too_many_are_differences():
     assert differences({"a": "1", "b": "2"}, {"a": "1", "b": "3"}) == ["b"]
     assert differences({"a": "1"}, {"a": "1", "b": "3"}) == ["b"]
     assert differences({"a": "1", "c": "1"}, {"a": "1"}) == ["c"]
-
-
-class OneMachine:
-    """The tests' own Ray as a field: its workers may be killed, its node may not."""
-
-    def __init__(self, joining):
-        self.joining = joining
-
-    def workers(self):
-        found = [Seen(process, title(process)) for process in below(os.getpid())]
-        return [(seen, None) for seen in found if seen.title.startswith("ray::")]
-
-
-MIXED = (
-    ("task", "task", "count", 0.2),
-    ("corrupted shard", "flipped bit", "assemble", 0.3),
-    ("actor", "actor", "path", 0.3),
-    ("driver", "driver", "path", 0.6),
-)
-
-
-@pytest.fixture
-def mixed():
-    faults = tuple(
-        Fault(scenario=scenario, variant=Variant(victim, CLUSTER, {}), job="news", phase=phase,
-              moment=moment)
-        for scenario, victim, phase, moment in MIXED
-    )  # fmt: skip
-    return planned.Episode(0, "news", CLUSTER, faults)
-
-
-def test_news_survives_what_is_played_here(cluster, mixed, tmp_path, join_environment):
-    field = OneMachine(join_environment)
-    job = make_jobs(tmp_path / "data")["news"]
-    baseline = undisturbed(field, job, tmp_path, tmp_path / "data")
-    episode = Episode(field, mixed, job, baseline, tmp_path, tmp_path / "data", seed=0)
-    outcomes = [as_row(outcome) for outcome in episode.play()]
-    assert not [o for o in outcomes if not o["missed"] and not o["survived"]]
-    # One that finds nobody at work at its moment is none; they are few.
-    assert sum(not o["missed"] for o in outcomes) >= len(MIXED) - 1

@@ -43,6 +43,8 @@ def assert_rerun_is_the_undisturbed(out, undisturbed, at_least):
     assert not list(out.rglob(".partial-*"))
 
 
+# In `make test`, test_runs.py kills a driver in this stage.
+@pytest.mark.long
 def test_killed_worker_and_killed_driver_change_no_byte(
     cluster, undisturbed, tmp_path, join_environment
 ):

@@ -85,14 +85,12 @@ def epochs_done(out):
 
 
 def test_killed_worker_and_killed_driver_change_no_byte(
-    cluster, data, undisturbed, tmp_path, join_environment, capsys, monkeypatch
+    cluster, data, undisturbed, tmp_path, join_environment, capsys
 ):
-    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one process less to start
     out = Store(tmp_path)
     script = DRIVER.replace("{options}", repr({**OPTIONS, "workers": 1}))
-    quick = {**join_environment, "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
     arguments = ("-c", script, data.store.uri, out.uri)
-    driver = Driver(tmp_path, quick, *arguments, module=None)
+    driver = Driver(tmp_path, join_environment, *arguments, module=None)
     driver.wait_for(lambda: epochs_done(out) >= 1)
     (victim, *_) = processes("ray::RayTrainWorker")
     victim.kill()

@@ -27,7 +27,8 @@ from cluster.units import Unit, solve_units
 from pipelines.news.config import NewsConfig, read_config
 from pipelines.news.finished import require_finished
 from pipelines.news.ingest import input_fingerprint
-from pipelines.news.prepare import NewsProblem, load, prepare, say
+from pipelines.news.prepare import load, prepare, say
+from pipelines.news.problem import NewsProblem
 from pipelines.news.solve import matrix_digest, on_fold, solver_code, twins_of_target
 from pipelines.news.twins import merge_weights
 

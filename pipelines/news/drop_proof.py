@@ -19,7 +19,8 @@ from pipelines.news.early_drop import (
     with_twins,
 )
 from pipelines.news.path import Results, solved, unit_key
-from pipelines.news.prepare import NewsProblem, say, with_ngrams
+from pipelines.news.prepare import say, with_ngrams
+from pipelines.news.problem import NewsProblem
 from pipelines.news.solve import alpha_grids, on_fold, solve_grid
 
 # Solved again with what the proof could not exclude so often; then with every column.

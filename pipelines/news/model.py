@@ -15,7 +15,7 @@ from pipelines.news.config import NewsConfig
 from pipelines.news.finished import require_finished
 from pipelines.news.matrix import weigh_rows
 from pipelines.news.ngrams import NgramConfig, count_ngrams
-from pipelines.news.prepare import NewsProblem
+from pipelines.news.problem import NewsProblem
 from pipelines.news.solve import Chosen
 
 FloatArray = npt.NDArray[np.float64]

@@ -17,7 +17,8 @@ from cluster.units import Unit
 from pipelines.news.dictionary import dictionary_csv
 from pipelines.news.folds import require_rows
 from pipelines.news.path import Choice, PathConfig, Results, choose_alpha, unit_key
-from pipelines.news.prepare import Loaded, NewsProblem, say, text_groups
+from pipelines.news.prepare import Loaded, say, text_groups
+from pipelines.news.problem import NewsProblem
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.news.prepare import Columns, NewsProblem
+from pipelines.news.problem import Columns, NewsProblem
 from pipelines.news.vocabulary import recover_names
 
 IntArray = npt.NDArray[np.int64]

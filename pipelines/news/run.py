@@ -29,7 +29,8 @@ from pipelines.news.model import write_model
 from pipelines.news.multitask import choose_jointly, common_rows, write_wide_dictionary
 from pipelines.news.naming import name_columns
 from pipelines.news.path import Results, choose_alpha, joined, path_table, units_by_engine
-from pipelines.news.prepare import Loaded, NewsProblem, load, prepare, say
+from pipelines.news.prepare import Loaded, load, prepare, say
+from pipelines.news.problem import NewsProblem
 from pipelines.news.report import write_report
 from pipelines.news.solve import (
     Chosen,

@@ -34,7 +34,7 @@ from pipelines.news.path import (
     plan_units,
     solution_at,
 )
-from pipelines.news.prepare import NewsProblem
+from pipelines.news.problem import NewsProblem
 from pipelines.news.twins import Twins, find_twins, merge_weights
 
 FloatArray = npt.NDArray[np.float64]

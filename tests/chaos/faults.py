@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from chaos.jobs import paths
 from chaos.processes import RAYLET, in_sessions, signal_all, still, store_mib, wait_until
 
 STALL_S = 4.0
 _END_S = 90.0  # of a driver whose disk or Ray is gone
-_ACTORS = {"path": "ray::LassoWorker.solve", "score": "ray::BankActor."}
+_ACTORS = {"path": "ray::LassoWorker.solve", "score": "ray::BankActor"}
 _SOURCES = {"assemble": "count", "path": "assemble", "extract": "generate",
             "train": "features", "score": "features"}  # fmt: skip
 _LEAST_STORE_MIB = 0.2
@@ -234,7 +235,7 @@ def tear(path, rng):
 def _finished_files(out, phase):
     """Return the files that the finished pieces of the phase have written."""
     found = []
-    for manifest in out.glob(phase.manifests):
+    for manifest in paths(out, phase.manifests):
         for line in manifest.read_text().splitlines():
             with_files = json.loads(line) if line.endswith("}") else {"files": ()}
             found += [manifest.parent / name for name in with_files["files"]]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,7 @@ class Job:
     def finished(self, out, phase=None):
         """Return the pieces finished so far, as (file, key), of one phase or all."""
         patterns = [p.manifests for p in self.phases] if phase is None else [phase.manifests]
-        return {piece for pattern in patterns for path in out.glob(pattern)
+        return {piece for pattern in patterns for path in paths(out, pattern)
                 for piece in _pieces(path)}  # fmt: skip
 
     def outputs(self, out):
@@ -143,6 +144,13 @@ def _detectors():
         (),
         "scored/scores.parquet",
     )  # fmt: skip
+
+
+def paths(out, pattern):
+    """Return what matches now; a folder that goes while it is looked into makes us look again."""
+    while True:
+        with suppress(FileNotFoundError):
+            return [*out.glob(pattern)]
 
 
 def _pieces(path):

@@ -48,7 +48,7 @@ class Prometheus:
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
         shipped = (ROOT / "cluster/prometheus.yml").read_text()
         config = re.sub(r'files: \[".*"\]', f'files: ["{targets}"]', shipped)
-        config = config.replace("scrape_interval: 10s", "scrape_interval: 2s")
+        config = config.replace("scrape_interval: 10s", "scrape_interval: 1s")
         assert str(targets) in config
         (folder / "prometheus.yml").write_text(config.replace("interval: 30s", "interval: 1s"))
         self.log = folder / "log"

@@ -18,14 +18,8 @@ from pipelines.news.naming import name_columns
 from pipelines.news.ngrams import NgramConfig
 from pipelines.news.observations import Observations
 from pipelines.news.path import Choice
-from pipelines.news.prepare import (
-    Counted,
-    Known,
-    NewsProblem,
-    _solved_columns,
-    standardise,
-    text_groups,
-)
+from pipelines.news.prepare import standardise, text_groups
+from pipelines.news.problem import Counted, Known, NewsProblem, solved_columns
 from pipelines.news.solve import Chosen, dictionary_entries, on_fold
 from pipelines.news.vocabulary import (
     Bucket,
@@ -80,7 +74,7 @@ def finish_run(folder, *, ngrams, scale="none", features=(), share=0.05, seed=0)
     )
     values = rng.standard_normal((120, len(features)))
     known = Known(design.columns, design.idf, names)
-    X, columns = _solved_columns(design, known, features, values)
+    X, columns = solved_columns(design, known, features, values)
     Y, mean, std = standardise(Y)
     observed = Observations(
         pa.array(texts), np.zeros(120, np.int32), np.arange(120, dtype=np.int32),

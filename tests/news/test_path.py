@@ -52,6 +52,16 @@ def test_1se_ignores_a_dip_only_when_it_is_too_high():
     assert choose_alpha(errors, "1se").index == 0
 
 
+@pytest.mark.parametrize("early_stop", [0.0, 0.01])
+def test_scheduler_is_told_that_small_alphas_cost_more(early_stop):
+    grids = [np.array([8.0, 4.0, 2.0, 1.0]), np.array([3.0, 3.0])]
+    units = plan_units(grids, 1, PathConfig(stretch=2, early_stop=early_stop))
+    costs = {unit.key: unit.cost for unit in units}
+    of_a_target = [cost for key, cost in costs.items() if key.startswith("t00")]
+    assert of_a_target == [1 + 2, 4 + 8] * (1 if early_stop else 2)
+    assert {cost for key, cost in costs.items() if key.startswith("t01")} == {2.0}
+
+
 def test_grid_falls_evenly_in_log_from_the_largest_to_the_ratio():
     grid = PathConfig(alphas=5, alpha_ratio=16.0).grid(2.0, 4.0)
     assert grid[0] == 4.0
