@@ -37,6 +37,7 @@ from cluster.storage import Store
 
 # Readers of a folder of Parquet files pass over names that begin so.
 LOCK = "_lock.json"
+_NOT_NOW = (OSError, InputError)  # a store that does not answer, or has no room for the moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +180,7 @@ class _Lease:
         if self.lost is None and _elapsed_s(self.confirmed) > 2 * self.terms.renew_s:
             try:
                 self._renew()
-            except OSError:
+            except _NOT_NOW:
                 if _elapsed_s(self.confirmed) > self.terms.dead_s:
                     raise
         if self.lost is not None:
@@ -212,7 +213,7 @@ class _Lease:
 
     def _renew_all_along(self) -> None:
         while not self.ended.wait(self.terms.renew_s) and self.lost is None:
-            with suppress(OSError):  # tried again; `check` judges how long it may go on so
+            with suppress(*_NOT_NOW):  # tried again; `check` judges how long it may go on so
                 self._renew()
 
     def _renew(self) -> None:

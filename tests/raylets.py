@@ -41,11 +41,15 @@ class Node:
     def wait_until_started(self):
         """Wait until the head knows this node; return it."""
         deadline = time.monotonic() + _TIMEOUT_S
-        while _STARTED not in self.log.read_text():
+        while not self.has_started():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
         return self
+
+    def has_started(self):
+        """Tell whether the head knows this node, or knew it."""
+        return _STARTED in self.log.read_text()
 
     def processes(self, title=""):
         """Return the living processes of this node whose command line begins with ``title``."""

@@ -2,8 +2,6 @@
 
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,21 +70,6 @@ def test_killed_raylet_ends_in_an_error_and_the_rerun_goes_on(cluster, undisturb
     assert code == 1, said
     assert "Traceback" not in said
     assert_rerun_is_the_undisturbed(tmp_path / "data", undisturbed, 3)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of two megabytes."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = shutil.which("mount")
-    if (
-        mount is None
-        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=2m", "none", disk]).returncode
-    ):
-        pytest.skip("mounting a small disk needs root")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_full_disk_is_named_and_what_is_finished_is_kept(cluster, undisturbed, small_disk):

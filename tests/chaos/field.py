@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from contextlib import suppress
 
-from chaos.processes import in_sessions, store_mib
+from chaos.processes import AGENTS, RAYLET, in_sessions, store_mib
 from raylets import Raylets
 
 # A node that does not answer is dead after some 15 s, not after a minute as by default.
@@ -65,7 +65,7 @@ class Field:
     def mend(self):
         """Replace the nodes that were lost, and wait for them."""
         for last in range(_TRIES):
-            for node in [node for node in self.nodes if node.process.poll() is not None]:
+            for node in [node for node in self.nodes if not _alive(node)]:
                 self._forget(node)
             while len(self.nodes) < _NODES:
                 self._join()
@@ -89,7 +89,8 @@ class Field:
         found = []
         for pid, node in owner.items():
             seen = in_sessions({pid})
-            found += [(one, node) for one in seen if one.title.startswith("ray::")]
+            found += [(one, node) for one in seen if one.title.startswith("ray::")
+                      and not one.title.startswith(AGENTS)]  # fmt: skip
         return found
 
     def stored_mib(self):
@@ -148,4 +149,7 @@ class SmallDisk:
 
 
 def _alive(node):
-    return node.process.poll() is None
+    """Tell whether a node may work: without a raylet, ``ray start --block`` may go on for ever."""
+    starting = not node.has_started()
+    raylets = [one for one in in_sessions({node.process.pid}) if one.name == RAYLET]
+    return node.process.poll() is None and bool(starting or raylets)

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 RAYLET = "raylet"
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # no workers: their raylet ends with them
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from chaos.episode import Episode, undisturbed
 from chaos.field import Field
 from chaos.jobs import make_jobs
 from chaos.plan import SCENARIOS, plan
-from chaos.processes import in_sessions, wait_until, zombies
+from chaos.processes import AGENTS, in_sessions, wait_until, zombies
 
 _KILLED = ("task", "actor", "worker", "raylet", "driver")
 _SETTLE_S = 20.0
@@ -101,7 +101,7 @@ def _left(sessions, ray_folder, folder):
 
 
 def _actors(sessions):
-    idle = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    idle = ("ray::IDLE", *AGENTS)
     return [one for one in in_sessions(sessions)
             if one.title.startswith("ray::") and not one.title.startswith(idle)]  # fmt: skip
 

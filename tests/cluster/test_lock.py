@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -95,6 +96,27 @@ def test_second_driver_is_refused_while_the_first_runs(driver, run):
     assert "--wait" in outcome.err
     assert run.list() == [LOCK]
     assert first.tell("00000") == "appended"
+
+
+def test_lock_outlives_a_disk_that_is_full_for_a_while(small_disk):
+    run = Store(small_disk / "run")
+    with hold(run, terms=QUICK):
+        (held,) = lock._HELD.values()
+        filler = small_disk / "other people's files"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as sink:
+            while sink.write(bytes(1 << 12)):
+                pass
+        with pytest.raises(InputError, match="no room left"):
+            run.write_bytes("more", bytes(1 << 12))
+        time.sleep(3 * QUICK.renew_s)
+        filler.unlink()
+        full_until = held.confirmed
+        deadline = time.monotonic() + 30
+        while held.confirmed == full_until:
+            assert time.monotonic() < deadline, "nobody renews the lock"
+            time.sleep(0.01)
+        held.check()
+    assert run.list() == []
 
 
 def test_killed_driver_gives_the_folder_back_at_once(driver, run):
