@@ -70,6 +70,14 @@ class Driver:
         return said
 
 
+def wait_until(condition, what, timeout_s=30.0):
+    """Wait until ``condition()`` is true: what a process leaves behind ends soon, not at once."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.05)
+
+
 def title(process):
     """Return what a process calls itself; nothing when it has gone, or is a zombie."""
     try:

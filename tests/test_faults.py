@@ -10,7 +10,7 @@ from chaos import episode
 from chaos.jobs import make_jobs
 from chaos.plan import CLUSTER, Episode, Fault, Variant
 from chaos.processes import Seen
-from driver import Driver, below, processes, title
+from driver import Driver, below, processes, title, wait_until
 
 MIXED = (
     ("task", "task", "count", 0.2),
@@ -151,7 +151,8 @@ def test_interrupted_run_says_how_to_resume_and_does(start, job, undisturbed, jo
     assert "stopped by KeyboardInterrupt" in said
     assert said.splitlines()[-1] == "tenfold: stopped. Run the same command to resume."
     assert "Traceback" not in said
-    assert not [process for process in psutil.process_iter() if in_group(process, first.process)]
+    wait_until(lambda: not any(in_group(one, first.process) for one in psutil.process_iter()),
+               "the end of all that it started")  # fmt: skip
 
     again = start(join_environment)
     assert reused(again.finish(), "solve path") >= 5

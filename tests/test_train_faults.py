@@ -3,7 +3,6 @@
 import pickle
 import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray.train
 import torch
-from driver import Driver, processes
+from driver import Driver, processes, wait_until
 
 from cluster.errors import InputError
 from cluster.storage import Store
@@ -99,8 +98,7 @@ def test_killed_worker_and_killed_driver_change_no_byte(
     driver.wait_for(lambda: epochs_done(out) > done)
     driver.kill()
     assert not out.exists("models/dream.json")
-    while processes("ray::RayTrainWorker"):
-        time.sleep(0.05)
+    wait_until(lambda: not processes("ray::RayTrainWorker"), "the end of its workers")
 
     heeding = signal.getsignal(signal.SIGINT)
     result = train_dream(cluster, data, out, config(2))
@@ -153,7 +151,7 @@ def test_nan_in_a_map_is_refused_with_file_and_panel(cluster, data, tmp_path):
             Store(tmp_path / "run"),
             config(2, loader_workers=1),
         )
-    assert not processes("ray::RayTrainWorker")
+    wait_until(lambda: not processes("ray::RayTrainWorker"), "the end of its workers")
 
 
 @pytest.mark.parametrize(
