@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -131,9 +132,11 @@ class Cluster:
                 for node in nodes
             }
             done, _ = ray.wait([*probes], num_returns=len(probes), timeout=_PROBE_TIMEOUT_S)
-            blind = sorted(host for ref, host in probes.items() if not _passed(ref, done))
+            found = {ref: _answer(ref) if ref in done else None for ref in probes}
         finally:
             store.delete(name)
+        blind = sorted(host for ref, host in probes.items() if found[ref] is False)
+        silent = sorted(host for ref, host in probes.items() if found[ref] is None)
         if blind:
             raise InputError(
                 str(store),
@@ -142,6 +145,9 @@ class Cluster:
                 f"one that {', '.join(blind)} cannot see",
                 "Use a folder on NFS, or s3://bucket/folder.",
             )
+        if silent:  # lost, perhaps, or busy: no reason to end a run that others can go on with
+            print(f"no answer from {', '.join(silent)}: may not read {store}", file=sys.stderr)
+            return
         self.shared_stores.add(store.uri)
 
 
@@ -171,10 +177,11 @@ def _reads(store: Store, name: str, token: bytes) -> bool:
         return False
 
 
-def _passed(ref: Any, done: list[Any]) -> bool:
-    if ref not in done:
-        return False
+def _answer(ref: Any) -> bool | None:
+    """Return whether a machine reads the store; None when it was lost before it could say."""
     try:
         return bool(ray.get(ref))
-    except ray.exceptions.RayError:
+    except ray.exceptions.RayTaskError:
         return False
+    except ray.exceptions.RayError:
+        return None

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -180,6 +181,20 @@ def test_store_that_other_machines_cannot_see_is_refused(cluster, tmp_path):
             run(two, Store(f"/proc/self/fd/{opened}"))
     finally:
         os.close(opened)
+
+
+def test_machine_that_is_lost_while_it_is_asked_ends_no_run(cluster, store, undisturbed, capsys):
+    class OneHasGone(Cluster):
+        @property
+        def nodes(self):
+            (here,) = super().nodes
+            return [here, replace(here, node_id="ab" * (len(here.node_id) // 2), host="lost")]
+
+    two = OneHasGone(cluster.embedded, cluster.address, cluster.dashboard_url)
+    two.check_shared(store)
+    assert "no answer from lost" in capsys.readouterr().err
+    assert store.uri not in two.shared_stores
+    assert store.list() == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
