@@ -61,7 +61,7 @@ def seconds_on(raylets: int, job: str, folder: Path, options: argparse.Namespace
 
     market = [f"--{name}={folder}/market/{name}.parquet" for name in ("news", "prices")]
     arguments = {
-        "news": ["news", "fit", *market, "--targets=return,log_range", "--alpha-ratio=100"],
+        "news": ["news", "fit", *market, "--targets=return,log_range", "--alpha-ratio=40"],
         "fpcb": ["fpcb", "features", f"--panels={options.panels}", "--shard-size=200"],
     }[job]
     with Raylets() as cluster, tempfile.TemporaryDirectory() as out:

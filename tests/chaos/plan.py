@@ -53,7 +53,7 @@ KEPT = {**ANY, "detectors": ("features", "score")}
 READ = {"news": ("assemble", "path"), "panels": ("extract",), "detectors": ("train", "score")}
 
 SCENARIOS = (
-    Scenario("task", 50, (Variant("task", CLUSTER, SHARDS, 10),)),
+    Scenario("task", 50, (Variant("task", CLUSTER, SHARDS, 5),)),
     Scenario(
         "actor",
         35,
