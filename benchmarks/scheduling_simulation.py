@@ -158,7 +158,7 @@ def replayed_world(path: str, *, nodes: int, seed: int, told: bool, mean_s: floa
     of_all = [part[part.fold == ALL_ROWS] for _, part in table.groupby("target", sort=False)]
     grids = [np.sort(part.alpha.to_numpy())[::-1] for part in of_all]
     folds = table.fold.nunique() - 1
-    config = PathConfig(alpha_grid=tuple(grids[0]))
+    config = PathConfig()
     units = plan_units(grids, folds, config)
     names = [*table.target.unique()]
     solved = {

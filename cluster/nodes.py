@@ -146,7 +146,8 @@ class Cluster:
                 "Use a folder on NFS, or s3://bucket/folder.",
             )
         if silent:  # lost, perhaps, or busy: no reason to end a run that others can go on with
-            print(f"no answer from {', '.join(silent)}: may not read {store}", file=sys.stderr)
+            hosts = ", ".join(silent)
+            print(f"no answer from {hosts}: whether it reads {store} is open", file=sys.stderr)
             return
         self.shared_stores.add(store.uri)
 

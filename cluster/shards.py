@@ -156,7 +156,7 @@ class _Run:
     finished: dict[str, Entry] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     all_ended: bool = False
-    alone: bool = False  # without a machine
+    stranded: bool = False  # without a machine
 
     def work(self) -> None:
         look_at = 0.0
@@ -214,9 +214,9 @@ class _Run:
             if name not in self.places:
                 self.places[name] = node
                 self.scheduler.add_worker(name, kind=node, node=node)
-        if not self.places and not self.alone:
+        if not self.places and not self.stranded:
             self.progress.say("no machine is left: waiting for one to join")
-        self.alone = not self.places
+        self.stranded = not self.places
 
     def _wait(self) -> list[Any]:
         """Return all calls that are done, as soon as there is one."""

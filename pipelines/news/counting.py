@@ -18,10 +18,8 @@ from pipelines.news.matrix import Weighting, block_counts, make_weighting
 from pipelines.news.observations import Observations
 from pipelines.news.problem import Counted
 
-COUNTED = "counted"
 
-
-def count_ngrams(
+def count_and_assemble(
     config: NewsConfig, cluster: Cluster, run: Store, observations: Observations
 ) -> tuple[CountedRows, pa.Array | None, Counted, bool]:
     """Run both passes over the texts.
@@ -36,11 +34,12 @@ def count_ngrams(
     store = run / "work" / f"ngrams-{key}"
     shards = vocabulary.write_texts(store, observations.text, config.design.shard_rows)
     n_blocks = shards[-1].stop
+    blocks_of_texts = store / "counted"
     counted = map_shards(
         cluster,
         partial(vocabulary.count_shard, texts=store, config=options),
         shards,
-        store / COUNTED,
+        blocks_of_texts,
         fingerprint=key,
         verify=True,
         label="count n-grams",
@@ -50,13 +49,13 @@ def count_ngrams(
     if not options.hash_bits:
         known = store / "merged"
         buckets = [vocabulary.Bucket(number, n_blocks) for number in range(shards[0].n_buckets)]
-        table = _merge(cluster, options, store, known, buckets, n_texts, key)
+        table = _merge(cluster, options, blocks_of_texts, known, buckets, n_texts, key)
         names, n_columns = table["ngram"].combine_chunks(), table.num_rows
     assembled = map_shards(
         cluster,
         partial(
             vocabulary.assemble_shard,
-            counted=store / COUNTED,
+            counted=blocks_of_texts,
             vocabulary=known,
             config=options,
         ),
@@ -79,23 +78,23 @@ def count_ngrams(
         scaling=config.design.scale,
         key=key,
     )
-    found = Counted(store / COUNTED, n_blocks, options.hash_bits)
+    found = Counted(blocks_of_texts, n_blocks, options.hash_bits)
     return rows, names, found, counted.reused == len(shards)
 
 
 def _merge(
     cluster: Cluster,
     options: ngrams.NgramConfig,
-    store: Store,
+    counted: Store,
     known: Store,
     buckets: Sequence[vocabulary.Bucket],
     n_texts: int,
     key: str,
 ) -> pa.Table:
-    """Write the vocabulary of what was counted in ``store`` to ``known``; return it."""
+    """Write the vocabulary of the blocks in ``counted`` to ``known``; return it."""
     map_shards(
         cluster,
-        partial(vocabulary.merge_bucket, counted=store / COUNTED, config=options, n_texts=n_texts),
+        partial(vocabulary.merge_bucket, counted=counted, config=options, n_texts=n_texts),
         buckets,
         known,
         fingerprint=key,

@@ -21,6 +21,7 @@ AUTO = "auto"
 RULES = ("min", "1se")
 # Targets have variance 1 and texts length 1: what is smaller is rounding.
 _NO_CORRELATION = 1e-12
+_LARGEST_RATIO = 1e4  # of alphas, beyond which the next solution hardly costs more
 ALL_ROWS = -1  # fold number of the solution on all rows
 
 
@@ -263,8 +264,9 @@ def _side_by_side(grids: Sequence[FloatArray], config: PathConfig) -> list[Unit]
 
 
 def _cost(grid: FloatArray, start: int, stretch: int) -> float:
-    """Guess the work of a stretch: a solution took 1 / alpha in proportion, where it took long."""
-    return float(np.sum(grid[0] / grid[start : start + stretch]))
+    """Guess the work of a stretch: the seconds of a solution grow about as 1 / alpha."""
+    alphas = np.maximum(grid[start : start + stretch], grid[0] / _LARGEST_RATIO)
+    return float(np.sum(grid[0] / alphas))
 
 
 def _as_batches(grids: Sequence[FloatArray], config: PathConfig) -> list[Unit]:

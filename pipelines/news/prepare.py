@@ -14,7 +14,7 @@ from cluster.meter import Meter
 from cluster.nodes import Cluster
 from cluster.storage import Store
 from pipelines.news.config import AUTO_DROP_GIB, NewsConfig
-from pipelines.news.counting import count_ngrams
+from pipelines.news.counting import count_and_assemble
 from pipelines.news.early_drop import Aside, BoolArray, CountedRows, drop_early
 from pipelines.news.folds import make_folds, require_rows
 from pipelines.news.ingest import Inputs, read_inputs
@@ -74,7 +74,9 @@ def prepare(
 ) -> NewsProblem:
     """Build the problem on the cluster; finished shards in ``run`` are reused."""
     with meter.stage("n-grams") as use:
-        rows, names, counted, use.reused = count_ngrams(config, cluster, run, loaded.observations)
+        rows, names, counted, use.reused = count_and_assemble(
+            config, cluster, run, loaded.observations
+        )
     with meter.stage("design"):
         Y, mean, std = standardise(loaded.observations.Y)
         aside = _drop_early(config, rows, Y, loaded.roles, cluster, run)

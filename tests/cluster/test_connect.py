@@ -27,7 +27,7 @@ try:
         print("joined", cluster.embedded, cluster.cores)
         print(cluster.describe(), file=sys.stderr)
 except ConnectError as error:
-    print("refused", error.exit_code, time.monotonic() - started < 30, error)
+    print("refused", error.exit_code, time.monotonic() - started < 15, error)
 """
 
 

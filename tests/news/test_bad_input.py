@@ -327,7 +327,7 @@ def test_unreachable_ray_is_refused_within_seconds(news, prices, folder):
         )
     ]  # fmt: skip
     for driver in drivers:
-        out, err = driver.communicate(timeout=60)
+        out, err = driver.communicate(timeout=30)
         assert driver.returncode == 2
         assert "tenfold: 127.0.0.1:1: Ray address unreachable" in err
         assert "RAY_ADDRESS" in err

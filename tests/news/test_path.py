@@ -52,6 +52,12 @@ def test_1se_ignores_a_dip_only_when_it_is_too_high():
     assert choose_alpha(errors, "1se").index == 0
 
 
+def test_costs_of_any_grid_are_numbers_that_can_be_added():
+    grid = PathConfig(alpha_grid=(1e300, 1.0, 1e-300)).grid(1.0, 1.0)
+    (unit,) = plan_units([grid], 0, PathConfig())
+    assert 3 <= unit.cost < 1e5
+
+
 @pytest.mark.parametrize("early_stop", [0.0, 0.01])
 def test_scheduler_is_told_that_small_alphas_cost_more(early_stop):
     grids = [np.array([8.0, 4.0, 2.0, 1.0]), np.array([3.0, 3.0])]
