@@ -68,7 +68,7 @@ def connect(config: ClusterConfig | None = None) -> Iterator[Cluster]:
     """
     config = config or ClusterConfig()
     if ray.is_initialized():
-        yield _opened(embedded=False)
+        yield _opened(embedded=False, borrowed=True)
         return
     address = config.address or os.environ.get("RAY_ADDRESS") or None
     embedded = address in (None, "local")
@@ -84,11 +84,11 @@ def connect(config: ClusterConfig | None = None) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def _opened(*, embedded: bool) -> Cluster:
+def _opened(*, embedded: bool, borrowed: bool = False) -> Cluster:
     context = ray.get_runtime_context()
     node = ray._private.worker.global_worker.node
     url = node.webui_url if node is not None else None
-    return Cluster(embedded, context.gcs_address, f"http://{url}" if url else None)
+    return Cluster(embedded, context.gcs_address, f"http://{url}" if url else None, borrowed)
 
 
 def _quieten(*, log_to_driver: bool) -> None:

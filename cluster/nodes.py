@@ -52,6 +52,7 @@ class Cluster:
     embedded: bool
     address: str
     dashboard_url: str | None
+    borrowed: bool = False  # opened before, and closed later, by who called us
     shared_stores: set[str] = field(default_factory=set)  # found readable from every node
 
     @property

@@ -32,6 +32,7 @@ def test_killed_bank_and_killed_driver_change_no_score(
     done = driver.finished("work/scores")
     driver.wait_for(lambda: driver.finished("work/scores") > done)
     driver.kill()
+    assert driver.log.read_text().count("nodes: ") == 1  # the recipe says it, not each stage
     outcome = tenfold("fpcb", "run", *JOB, "--out", out, "--json")
     assert outcome.code == 0, outcome.err
     assert "finished by an earlier run" in outcome.err

@@ -48,7 +48,8 @@ def run_shards(
         say(f"{label}: finished by an earlier run")
         return done
     with connect(job.cluster) as cluster:
-        say(f"{cluster.describe()}\ndata folder {store.uri}")
+        if not cluster.borrowed:  # else the recipe that this is a stage of has said it
+            say(f"{cluster.describe()}\ndata folder {store.uri}")
         withdraw(folder, part)
         return map_shards(
             cluster,

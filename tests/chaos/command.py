@@ -12,7 +12,7 @@ from chaos.episode import Episode, as_row, undisturbed
 from chaos.field import Field, SmallDisk
 from chaos.jobs import make_jobs
 from chaos.plan import SCENARIOS, SMALL_DISK, plan, shares
-from chaos.rehearsal import rehearse
+from chaos.rehearsal import census, judge, left_behind, rehearse
 from chaos.table import as_markdown, summarise
 
 _ROUNDS = 4  # faults that hit nobody are planned anew, at other moments
@@ -38,31 +38,43 @@ def main():
 
 def _play(options):
     results = _Results(options.out / "faults.jsonl")
-    scenarios = [s for s in SCENARIOS if not options.only or s.name in options.only]
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp") as temporary, Field() as field:
+    with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp") as temporary:
         folder = Path(temporary)
-        if not SmallDisk.works(folder / "disk"):
-            _say("no small disk can be mounted here (that needs root): that scenario is left out")
-            scenarios = [s for s in scenarios if s.variants[0].where != SMALL_DISK]
-        wanted = shares(options.kills, scenarios)
-        jobs = make_jobs(folder / "data")
-        baselines = {}
-        for round_number in range(_ROUNDS):
-            missing = {name: count - results.struck(name) for name, count in wanted.items()}
-            for planned in _planned(missing, options, scenarios, round_number):
-                if results.has(round_number, planned.number):
-                    continue
-                field.mend()
-                if planned.job not in baselines:
-                    job = jobs[planned.job]
-                    baselines[planned.job] = undisturbed(field, job, folder, folder / "data")
-                    _say(f"undisturbed {planned.job}: {baselines[planned.job].seconds:.1f} s")
-                outcomes = _one(planned, options, field, jobs, baselines, folder)
-                results.keep(round_number, planned.number, outcomes)
-                _say(f"-- {sum(results.struck(n) for n in wanted)}/{options.kills} struck, "
-                     f"{time.monotonic() - started:.0f} s")  # fmt: skip
-    return _show(results, options, time.monotonic() - started)
+        with Field() as field:
+            samples = _play_all(options, results, field, folder)
+        left = left_behind(field, folder)
+    found = judge(samples)
+    return _show(results, options, time.monotonic() - started, found["series"],
+                 [*left, *found["leaks"]])  # fmt: skip
+
+
+def _play_all(options, results, field, folder):
+    """Play all episodes that have not been; return a census after each."""
+    scenarios = [s for s in SCENARIOS if not options.only or s.name in options.only]
+    if not SmallDisk.works(folder / "disk"):
+        _say("no small disk can be mounted here (that needs root): that scenario is left out")
+        scenarios = [s for s in scenarios if s.variants[0].where != SMALL_DISK]
+    wanted = shares(options.kills, scenarios)
+    jobs = make_jobs(folder / "data")
+    baselines, samples = {}, []
+    for round_number in range(_ROUNDS):
+        missing = {name: count - results.struck(name) for name, count in wanted.items()}
+        for planned in _planned(missing, options, scenarios, round_number):
+            if results.has(round_number, planned.number):
+                continue
+            field.mend()
+            if planned.job not in baselines:
+                job = jobs[planned.job]
+                baselines[planned.job] = undisturbed(field, job, folder, folder / "data")
+                _say(f"undisturbed {planned.job}: {baselines[planned.job].seconds:.1f} s")
+            outcomes = _one(planned, options, field, jobs, baselines, folder)
+            results.keep(round_number, planned.number, outcomes)
+            field.mend()
+            samples.append(census(field))
+            struck = sum(results.struck(name) for name in wanted)
+            _say(f"-- {struck}/{options.kills} struck · still there: {samples[-1]}")
+    return samples
 
 
 def _planned(missing, options, scenarios, round_number):
@@ -105,27 +117,32 @@ class _Results:
             sink.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def _show(results, options, seconds):
+def _show(results, options, seconds, series, leaks):
     rows = summarise(results.rows)
     lost = [r for r in results.rows if not r["missed"] and not r["survived"]]
     summary = {"seed": options.seed, "kills": options.kills, "seconds": round(seconds),
-               "scenarios": rows, "lost": lost}  # fmt: skip
+               "scenarios": rows, "lost": lost, "series": series, "leaks": leaks}  # fmt: skip
     (options.out / "chaos.json").write_text(json.dumps(summary, indent=2) + "\n")
     (options.out / "chaos.md").write_text(as_markdown(rows))
     print(as_markdown(rows))
     for row in lost:
         print(f"LOST {row['scenario']} {row['job']}/{row['phase']}: {row['note']}")
-    return not lost and rows[-1]["struck"] > 0
+    _show_leaks(series, leaks)
+    return not lost and not leaks and rows[-1]["struck"] > 0
 
 
 def _rehearse(options):
     found = rehearse(options.rehearsal, options.seed, _say)
     (options.out / "rehearsal.json").write_text(json.dumps(found, indent=2) + "\n")
-    for row in found["series"]:
-        print(f"{row['name']:24} first third {row['first']:10.1f}  last third {row['last']:10.1f}")
-    for leak in found["leaks"]:
-        print(f"LEAK {leak}")
+    _show_leaks(found["series"], found["leaks"])
     return not found["leaks"]
+
+
+def _show_leaks(series, leaks):
+    for row in series:
+        print(f"{row['name']:24} first third {row['first']:10.1f}  last third {row['last']:10.1f}")
+    for leak in leaks:
+        print(f"LEAK {leak}")
 
 
 def _say(text):

@@ -46,15 +46,10 @@ def rehearse(minutes, seed, tell):
                 field.mend()
                 samples.append(census(field) | {"job": planned.job})
                 tell(f"-- run {runs}, {kills} kills: {samples[-1]}")
-            sessions, ray_folder = field.sessions, field.raylets.folder
-        leaks = [*lost, *_left(sessions, ray_folder, folder)]
-    series = [compare(name, [s[name] for s in samples]) for name in _SLACK]
-    leaks += [f"{row['name']} grew from {row['first']} to {row['last']}" for row in series
-              if row["grows"]]  # fmt: skip
-    leaks += [f"{s['zombies']} zombies after a run" for s in samples if s["zombies"]]
-    leaks += [f"{s['actors']} actors after a run" for s in samples if s["actors"]]
-    return {"minutes": minutes, "runs": runs, "kills": kills, "series": series, "leaks": leaks,
-            "samples": samples}  # fmt: skip
+        left = left_behind(field, folder)
+    found = judge(samples)
+    return {"minutes": minutes, "runs": runs, "kills": kills, "series": found["series"],
+            "leaks": [*lost, *left, *found["leaks"]], "samples": samples}  # fmt: skip
 
 
 def _endless(seed):
@@ -83,6 +78,16 @@ def census(field):
     }
 
 
+def judge(samples):
+    """Return the thirds of each series of censuses, and what leaks."""
+    series = [compare(name, [s[name] for s in samples]) for name in _SLACK] if samples else []
+    leaks = [f"{row['name']} grew from {row['first']} to {row['last']}" for row in series
+             if row["grows"]]  # fmt: skip
+    leaks += [f"{s['zombies']} zombies after a run" for s in samples if s["zombies"]]
+    leaks += [f"{s['actors']} actors after a run" for s in samples if s["actors"]]
+    return {"series": series, "leaks": leaks}
+
+
 def compare(name, values):
     """Hold the middle of the last third against that of the first."""
     third = max(1, len(values) // 3)
@@ -91,8 +96,9 @@ def compare(name, values):
             "grows": last > first * (1 + _GROWTH) + _SLACK[name]}  # fmt: skip
 
 
-def _left(sessions, ray_folder, folder):
-    """Say what is left when all is closed."""
+def left_behind(field, folder):
+    """Say what is left when the field is closed, of it and in the run folders."""
+    sessions, ray_folder = field.sessions, field.raylets.folder
     found = [f"left running: {one.title}" for one in in_sessions(sessions)]
     found += [f"zombie: {process.pid}" for process in zombies(sessions)]
     found += [f"left behind: {ray_folder}"] if ray_folder.exists() else []
