@@ -178,6 +178,7 @@ def test_second_driver_is_refused_until_the_first_is_killed(remote):
 
 def test_lease_of_another_machine_ends_without_renewal(remote, monkeypatch):
     monkeypatch.setattr(lock, "_MACHINE", "elsewhere")
+    monkeypatch.setattr(lock, "_HELD", {})  # not this process's own, which lives on
     with hold(remote, terms=Terms(settle_s=0.1)):  # renewed every 10 s
         monkeypatch.setattr(lock, "_MACHINE", "here")
         monkeypatch.setattr(lock, "_HELD", {})
@@ -242,13 +243,15 @@ def test_credentials_are_in_no_record(fitted):
 
 
 def test_panels_on_s3_have_the_bytes_of_local_ones(cluster, server, tmp_path):
-    there = address(server, "panels")
+    there = address(server, "boards/panels")
     for out in (str(tmp_path), there.uri):
         done("fpcb", "generate", *PANELS, "--scenario", "crack", "--out", out)
         done("fpcb", "features", out)
     data = contents(Store(tmp_path))
     assert {name.split("/")[0] for name in data} == {"panels", "features"}
     assert contents(there) == data
+    (listed,) = done("runs", address(server, "boards").uri).json["runs"]
+    assert (listed["run"], listed["state"]) == (there.uri, "finished")
 
 
 @pytest.mark.long
