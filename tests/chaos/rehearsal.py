@@ -19,6 +19,7 @@ from chaos.processes import AGENTS, in_sessions, wait_until, zombies
 
 _KILLED = ("task", "actor", "worker", "raylet", "driver")
 _SETTLE_S = 20.0
+_RAY_TRAINS_OWN = "ray::_AutoscalingCoordinatorActor"  # one a cluster, for as long as that lives
 # How much more the last third may have than the first: a share of it, and a little of each.
 _GROWTH = 0.10
 _SLACK = {"memory_mib": 40.0, "files": 20.0, "processes": 2.0, "store_mib": 2.0}
@@ -107,7 +108,7 @@ def left_behind(field, folder):
 
 
 def _actors(sessions):
-    idle = ("ray::IDLE", *AGENTS)
+    idle = ("ray::IDLE", _RAY_TRAINS_OWN, *AGENTS)
     return [one for one in in_sessions(sessions)
             if one.title.startswith("ray::") and not one.title.startswith(idle)]  # fmt: skip
 
