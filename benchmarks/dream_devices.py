@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipelines.fpcb.detection.kink_filter import KinkFilter, kink_template
 from pipelines.fpcb.dream.config import CrackConfig
 from pipelines.fpcb.dream.learner import Learner
 from pipelines.fpcb.dream.objective import MapObjective, Weights
 from pipelines.fpcb.dream.train_config import DreamConfig
-from pipelines.fpcb.kink_filter import KinkFilter, kink_template
 
 FRAMES, PLACES, WINDOW = 60, 64, 5
 HALF = {"cuda": ("bfloat16",), "mps": ("float16",)}

@@ -27,12 +27,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.storage import Store
-from pipelines.fpcb.cached import MapReader, open_features
 from pipelines.fpcb.dataset import FEATURES, open_data_set
-from pipelines.fpcb.detectors import FILTER
+from pipelines.fpcb.detection.cached import MapReader, open_features
+from pipelines.fpcb.detection.detectors import FILTER
+from pipelines.fpcb.detection.kink_filter import KinkFilter, after
+from pipelines.fpcb.detection.maps import MAPS, split_maps
 from pipelines.fpcb.evaluation.sweep import smallest_found
-from pipelines.fpcb.kink_filter import KinkFilter, after
-from pipelines.fpcb.maps import MAPS, split_maps
 
 SETS = {
     "event": [],

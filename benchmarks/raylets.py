@@ -29,10 +29,10 @@ from cluster.connect import connect
 from cluster.nodes import Cluster
 from cluster.shards import map_shards
 from cluster.storage import Store
-from pipelines.fpcb.features import FeatureConfig
+from pipelines.fpcb.features.extraction import FeatureConfig
 from pipelines.fpcb.generate import plan_blocks
-from pipelines.fpcb.generate_config import GenerateConfig
 from pipelines.fpcb.make_features import write_fused
+from pipelines.fpcb.synthesis.config import GenerateConfig
 from pipelines.news.synthetic import SyntheticConfig, write_market
 
 ROOT = Path(__file__).resolve().parent.parent

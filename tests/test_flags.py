@@ -12,8 +12,8 @@ from cluster.config import ClusterConfig
 from cluster.errors import InputError
 from pipelines.flags import arguments_of, build, flags_of, with_flags_of
 from pipelines.fpcb.config import FeatureJob, GenerateJob, ImportJob
-from pipelines.fpcb.detector_config import RunJob, ScoreJob, TrainJob
-from pipelines.fpcb.generate_config import GenerateConfig
+from pipelines.fpcb.detection.config import RunJob, ScoreJob, TrainJob
+from pipelines.fpcb.synthesis.config import GenerateConfig
 from pipelines.news.audit import AuditConfig
 from pipelines.news.config import NewsConfig
 from pipelines.news.demo import DemoConfig

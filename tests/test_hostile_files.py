@@ -17,7 +17,7 @@ from actors.memory_bank.index import MemoryBank
 from cluster.errors import InputError
 from cluster.manifest import MANIFEST
 from pipelines.fpcb.dataset import DESCRIPTION, FEATURES, PANELS, open_data_set
-from pipelines.fpcb.detectors import FILTER, _load_files
+from pipelines.fpcb.detection.detectors import FILTER, _load_files
 from pipelines.fpcb.dream.model import checksum
 
 ROOT = Path(__file__).resolve().parents[1]

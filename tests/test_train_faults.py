@@ -21,8 +21,8 @@ from pipelines.fpcb.dream.learner import Learner, is_better, validation_metrics
 from pipelines.fpcb.dream.stream import PanelStream
 from pipelines.fpcb.dream.train_config import DreamConfig
 from pipelines.fpcb.dream.training import plan_training
-from pipelines.fpcb.generate_config import GenerateConfig
 from pipelines.fpcb.make_features import make_features
+from pipelines.fpcb.synthesis.config import GenerateConfig
 from pipelines.fpcb.train import (
     _own_ctrl_c,
     _restore,

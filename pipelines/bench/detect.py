@@ -14,9 +14,9 @@ from cluster.storage import Store
 from pipelines.bench.lasso import machine
 from pipelines.fpcb.config import FeatureJob, ShardConfig
 from pipelines.fpcb.dataset import FEATURES, open_data_set
-from pipelines.fpcb.generate_config import GenerateConfig
 from pipelines.fpcb.make_features import make_features
 from pipelines.fpcb.stages import say
+from pipelines.fpcb.synthesis.config import GenerateConfig
 
 TABLES = ("training", "coreset", "search")
 

@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipelines.fpcb.cached import FrameReader, Panels, good_panels, read_piece
 from pipelines.fpcb.dataset import FEATURES, DataSet
+from pipelines.fpcb.detection.cached import FrameReader, Panels, good_panels, read_piece
 from pipelines.fpcb.dream.learner import Learner, seeded
 from pipelines.fpcb.dream.objective import TabularObjective
 from pipelines.fpcb.dream.stream import PanelStream, StreamPlan
@@ -24,7 +24,7 @@ from pipelines.fpcb.dream.tabular import (
     tabular_loss,
 )
 from pipelines.fpcb.dream.train_config import DreamConfig
-from pipelines.fpcb.feature_store import read_rows
+from pipelines.fpcb.features.store import read_rows
 
 _PEER_BATCH, _PEER_RATE = 32, 1e-3
 _BATCH, _RATE = 4096, 6e-3

@@ -17,15 +17,15 @@ from cluster.meter import Meter
 from cluster.storage import Store
 from cluster.threads import limited_threads
 from pipelines.bench.lasso import machine
-from pipelines.fpcb.bundles import export_bundles, find_bundles, read_bundles
+from pipelines.fpcb.bundles.folders import export_bundles, find_bundles, read_bundles
 from pipelines.fpcb.config import FeatureJob, ShardConfig
-from pipelines.fpcb.features import FeatureConfig, extract
+from pipelines.fpcb.features.extraction import FeatureConfig, extract
 from pipelines.fpcb.generate import Block, write_block
-from pipelines.fpcb.generate_config import GenerateConfig
-from pipelines.fpcb.generator import generate
 from pipelines.fpcb.make_features import make_features, write_fused
 from pipelines.fpcb.panel_table import to_table
 from pipelines.fpcb.stages import say
+from pipelines.fpcb.synthesis.config import GenerateConfig
+from pipelines.fpcb.synthesis.generator import generate
 
 # Panels per CPU second of the practice that this job replaces: one core, 60 frames, as reported.
 PRACTICE = {"generate": 13.0, "extract": 9.5, "read bundles": 8.5}

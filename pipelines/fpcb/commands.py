@@ -7,7 +7,7 @@ import typer
 from pipelines.flags import with_flags_of
 from pipelines.fpcb.config import ExportJob, FeatureJob, GenerateJob, ImportJob
 from pipelines.fpcb.dataset import FEATURES, PANELS, UNKNOWN, DataSet
-from pipelines.fpcb.detector_config import RunJob, ScoreJob, TrainJob
+from pipelines.fpcb.detection.config import RunJob, ScoreJob, TrainJob
 from pipelines.fpcb.exchange import export_data, import_data
 from pipelines.fpcb.generate import generate_panels
 from pipelines.fpcb.make_features import make_features
@@ -187,7 +187,7 @@ def fpcb_report(
 
     Example: `tenfold fpcb report data/panels`
     """
-    from pipelines.fpcb.quality import write_quality  # plots take a second to load
+    from pipelines.fpcb.quality.page import write_quality  # plots take a second to load
 
     numbers = write_quality(data)
     if json_line:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from cluster.config import ClusterConfig
 from cluster.errors import InputError
-from pipelines.fpcb.bundles import ImportConfig
-from pipelines.fpcb.features import FeatureConfig
-from pipelines.fpcb.generate_config import GenerateConfig
+from pipelines.fpcb.bundles.folders import ImportConfig
+from pipelines.fpcb.features.extraction import FeatureConfig
+from pipelines.fpcb.synthesis.config import GenerateConfig
 
 # A shard is some seconds of work.
 GENERATED_SHARD, BUNDLE_SHARD = 1_000, 200

@@ -15,8 +15,9 @@ from cluster.lock import hold
 from cluster.manifest import Manifest
 from cluster.run_record import recorded
 from cluster.storage import Store
-from pipelines.fpcb import bundle, bundles, frame_text, labels, panel_table
-from pipelines.fpcb.bundles import (
+from pipelines.fpcb import panel_table
+from pipelines.fpcb.bundles import bundle, folders, frame_text, labels
+from pipelines.fpcb.bundles.folders import (
     FoundBundle,
     ImportConfig,
     Reject,
@@ -25,6 +26,7 @@ from pipelines.fpcb.bundles import (
     read_bundles,
     rejects_table,
 )
+from pipelines.fpcb.bundles.labels import LabelFile, read_labels
 from pipelines.fpcb.config import BUNDLE_SHARD, ExportJob, ImportJob
 from pipelines.fpcb.dataset import (
     PANELS,
@@ -39,13 +41,12 @@ from pipelines.fpcb.dataset import (
     row_digests,
     summary_of,
 )
-from pipelines.fpcb.labels import LabelFile, read_labels
 from pipelines.fpcb.panel_table import read_panels, write_panels
 from pipelines.fpcb.stages import data_folder, run_shards
 from pipelines.inputs import look_at_file, look_at_sources
 from pipelines.run_folder import command_of
 
-READER = (bundle, bundles, frame_text, labels, panel_table)
+READER = (bundle, folders, frame_text, labels, panel_table)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from cluster.fingerprint import fingerprint
 from cluster.lock import hold
 from cluster.run_record import recorded
 from cluster.storage import Store
-from pipelines.fpcb import camera, generator, physics, plan, population, scenarios, variation
+from pipelines.fpcb import population, scenarios
 from pipelines.fpcb.config import GENERATED_SHARD, GenerateJob
 from pipelines.fpcb.dataset import (
     PANELS,
@@ -21,12 +21,13 @@ from pipelines.fpcb.dataset import (
     row_digests,
     summary_of,
 )
-from pipelines.fpcb.generate_config import GenerateConfig
-from pipelines.fpcb.generator import generate
 from pipelines.fpcb.panel_table import to_table, write_panels
 from pipelines.fpcb.population import SPLITS, assign
 from pipelines.fpcb.scenarios import NAMES
 from pipelines.fpcb.stages import data_folder, run_shards
+from pipelines.fpcb.synthesis import camera, generator, physics, plan, variation
+from pipelines.fpcb.synthesis.config import GenerateConfig
+from pipelines.fpcb.synthesis.generator import generate
 from pipelines.run_folder import command_of
 
 GENERATOR = (camera, generator, physics, plan, population, scenarios, variation)

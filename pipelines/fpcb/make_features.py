@@ -17,15 +17,6 @@ from cluster.lock import hold
 from cluster.manifest import Manifest
 from cluster.run_record import OpenRecord, current, recorded
 from cluster.storage import Store
-from pipelines.fpcb import (
-    feature_table,
-    features,
-    frame_columns,
-    geometry,
-    kinematics,
-    places,
-    series,
-)
 from pipelines.fpcb.config import FeatureJob
 from pipelines.fpcb.dataset import (
     FEATURES,
@@ -41,19 +32,28 @@ from pipelines.fpcb.dataset import (
     summary_of,
 )
 from pipelines.fpcb.exchange import Reading, Shard, gather_rejects, plan_import, write_rejects
-from pipelines.fpcb.feature_store import FeatureWriter, to_rows
-from pipelines.fpcb.feature_table import FEATURE_VERSION
-from pipelines.fpcb.features import FeatureConfig, Features, extract
+from pipelines.fpcb.features import (
+    extraction,
+    frame_columns,
+    geometry,
+    kinematics,
+    places,
+    series,
+    table,
+)
+from pipelines.fpcb.features.extraction import FeatureConfig, Features, extract
+from pipelines.fpcb.features.store import FeatureWriter, to_rows
+from pipelines.fpcb.features.table import FEATURE_VERSION
 from pipelines.fpcb.generate import GENERATOR, Block, plan_blocks
-from pipelines.fpcb.generate_config import GenerateConfig
-from pipelines.fpcb.generator import generate
 from pipelines.fpcb.panel_table import read_panels, to_batches
 from pipelines.fpcb.panels import PanelBatch
 from pipelines.fpcb.stages import data_folder, run_shards
+from pipelines.fpcb.synthesis.config import GenerateConfig
+from pipelines.fpcb.synthesis.generator import generate
 from pipelines.inputs import look_at_data_set, look_at_file, look_at_sources
 from pipelines.run_folder import command_of
 
-EXTRACTOR = (feature_table, features, frame_columns, geometry, kinematics, places, series)
+EXTRACTOR = (extraction, frame_columns, geometry, kinematics, places, series, table)
 
 _CHUNK = 250  # panels measured at a time, a row group of the file: some 20 MB
 

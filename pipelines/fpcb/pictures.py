@@ -14,13 +14,13 @@ import pyarrow as pa
 from actors.memory_bank.reweight import Bank
 from cluster.errors import InputError
 from cluster.storage import Store
-from pipelines.fpcb.cached import open_features
 from pipelines.fpcb.dataset import FEATURES, PANELS, DataSet, file_name
-from pipelines.fpcb.detectors import load_detectors
-from pipelines.fpcb.generator import generate
+from pipelines.fpcb.detection.cached import open_features
+from pipelines.fpcb.detection.detectors import load_detectors
 from pipelines.fpcb.panel_table import read_panels, to_batches
 from pipelines.fpcb.panels import PanelBatch
-from pipelines.fpcb.quality_data import generator_of
+from pipelines.fpcb.quality.data import generator_of
+from pipelines.fpcb.synthesis.generator import generate
 
 PICTURES = "pictures.npz"
 

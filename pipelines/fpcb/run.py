@@ -18,15 +18,15 @@ from cluster.shards import map_shards
 from cluster.storage import Store
 from pipelines.fpcb.config import FeatureJob, ShardConfig
 from pipelines.fpcb.dataset import FEATURES, DataSet, open_data_set
-from pipelines.fpcb.decisions import DECISION, Decision
-from pipelines.fpcb.detect_report import REPORT, write_detect_report
-from pipelines.fpcb.detector_config import DREAM, PATCHCORE, RunJob, TrainJob
-from pipelines.fpcb.detectors import About
+from pipelines.fpcb.detect_report.page import REPORT, write_detect_report
+from pipelines.fpcb.detection.config import DREAM, PATCHCORE, RunJob, TrainJob
+from pipelines.fpcb.detection.decisions import DECISION, Decision
+from pipelines.fpcb.detection.detectors import About
+from pipelines.fpcb.detection.patchcore import BANK
 from pipelines.fpcb.evaluation.curves import ALL_CRACKED
 from pipelines.fpcb.evaluation.ensemble import MAXIMUM
 from pipelines.fpcb.evaluation.tables import curves, evaluate
 from pipelines.fpcb.make_features import make_features
-from pipelines.fpcb.patchcore import BANK
 from pipelines.fpcb.pictures import choose_pictures, write_pictures
 from pipelines.fpcb.score import SCORES, check_split, score_data, searched, write_scores
 from pipelines.fpcb.stages import say

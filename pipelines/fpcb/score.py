@@ -24,8 +24,6 @@ from cluster.nodes import Cluster
 from cluster.run_record import recorded
 from cluster.shards import map_shards
 from cluster.storage import Store
-from pipelines.fpcb import cached, detectors, localise
-from pipelines.fpcb.cached import check_version, open_features
 from pipelines.fpcb.dataset import (
     FEATURES,
     PANELS,
@@ -35,15 +33,17 @@ from pipelines.fpcb.dataset import (
     is_data_set,
     open_data_set,
 )
-from pipelines.fpcb.decisions import Decision
-from pipelines.fpcb.detector_config import PATCHCORE, ScoreJob
-from pipelines.fpcb.detectors import ABOUT, About, load_detectors
+from pipelines.fpcb.detection import cached, detectors, localise
+from pipelines.fpcb.detection.cached import check_version, open_features
+from pipelines.fpcb.detection.config import PATCHCORE, ScoreJob
+from pipelines.fpcb.detection.decisions import Decision
+from pipelines.fpcb.detection.detectors import ABOUT, About, load_detectors
+from pipelines.fpcb.detection.patchcore import BANK
 from pipelines.fpcb.exchange import Reading, Shard, gather_rejects, plan_import, write_rejects
-from pipelines.fpcb.feature_store import to_rows
-from pipelines.fpcb.features import FeatureConfig, extract
+from pipelines.fpcb.features.extraction import FeatureConfig, extract
+from pipelines.fpcb.features.store import to_rows
 from pipelines.fpcb.make_features import with_camera
 from pipelines.fpcb.panel_table import read_panels, to_batches
-from pipelines.fpcb.patchcore import BANK
 from pipelines.fpcb.stages import say
 from pipelines.inputs import look_at_file, look_at_sources
 from pipelines.run_folder import command_of

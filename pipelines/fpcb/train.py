@@ -35,14 +35,14 @@ from cluster.progress import gauge
 from cluster.resources import engine_resources
 from cluster.run_record import current, run_name
 from cluster.storage import Store
-from pipelines.fpcb.cached import read_piece
 from pipelines.fpcb.dataset import DataSet
+from pipelines.fpcb.detection.cached import read_piece
+from pipelines.fpcb.detection.kink_filter import KinkFilter
 from pipelines.fpcb.dream.learner import Learner, is_better, validation_metrics
 from pipelines.fpcb.dream.model import About, DreamModel, read_model
 from pipelines.fpcb.dream.stream import PanelStream, Part, StreamPlan, loader
 from pipelines.fpcb.dream.train_config import DreamConfig
 from pipelines.fpcb.dream.training import Work, plan_training, training_key
-from pipelines.fpcb.kink_filter import KinkFilter
 from pipelines.fpcb.stages import say
 
 HISTORY = "training.json"

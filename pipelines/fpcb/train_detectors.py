@@ -13,17 +13,17 @@ from cluster.fingerprint import fingerprint
 from cluster.meter import Meter
 from cluster.nodes import Cluster
 from cluster.storage import Store
-from pipelines.fpcb.cached import Panels, good_panels, open_features
 from pipelines.fpcb.dataset import FEATURES, DataSet
-from pipelines.fpcb.decisions import Decision, learn_decision
-from pipelines.fpcb.detector_config import DREAM, PATCHCORE, TrainJob
-from pipelines.fpcb.detectors import BASELINES, FILTER, About
+from pipelines.fpcb.detection.cached import Panels, good_panels, open_features
+from pipelines.fpcb.detection.config import DREAM, PATCHCORE, TrainJob
+from pipelines.fpcb.detection.decisions import Decision, learn_decision
+from pipelines.fpcb.detection.detectors import BASELINES, FILTER, About
+from pipelines.fpcb.detection.kink_filter import KinkFilter
+from pipelines.fpcb.detection.maps import filter_of
+from pipelines.fpcb.detection.patchcore import build_memory, memory_key
 from pipelines.fpcb.evaluation.baselines import BestFeature, Mahalanobis, panel_features
-from pipelines.fpcb.feature_store import column
-from pipelines.fpcb.feature_table import FEATURE_VERSION, names
-from pipelines.fpcb.kink_filter import KinkFilter
-from pipelines.fpcb.maps import filter_of
-from pipelines.fpcb.patchcore import build_memory, memory_key
+from pipelines.fpcb.features.store import column
+from pipelines.fpcb.features.table import FEATURE_VERSION, names
 from pipelines.fpcb.score import score_data, searched
 from pipelines.fpcb.stages import say
 from pipelines.run_folder import refuse_package_folder

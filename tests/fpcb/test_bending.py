@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from pipelines.fpcb import physics
-from pipelines.fpcb.generate_config import GenerateConfig
-from pipelines.fpcb.generator import bend
-from pipelines.fpcb.plan import make_plan
+from pipelines.fpcb.synthesis import physics
+from pipelines.fpcb.synthesis.config import GenerateConfig
+from pipelines.fpcb.synthesis.generator import bend
+from pipelines.fpcb.synthesis.plan import make_plan
 
 LENGTH_PX = 230.0
 

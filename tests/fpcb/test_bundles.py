@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import InputError
-from pipelines.fpcb.bundle import read_bundle, write_bundle
-from pipelines.fpcb.bundles import (
+from pipelines.fpcb.bundles.bundle import read_bundle, write_bundle
+from pipelines.fpcb.bundles.folders import (
     ImportConfig,
     Reject,
     export_bundles,
@@ -25,8 +25,8 @@ from pipelines.fpcb.bundles import (
     rejects_table,
     split_of,
 )
-from pipelines.fpcb.frame_text import BadBundle, shown
-from pipelines.fpcb.labels import LABEL_FIELDS, read_labels
+from pipelines.fpcb.bundles.frame_text import BadBundle, shown
+from pipelines.fpcb.bundles.labels import LABEL_FIELDS, read_labels
 from pipelines.fpcb.panel_table import PANEL_FIELDS, panel_table
 from pipelines.fpcb.population import SPLITS
 from pipelines.fpcb.scenarios import NAMES

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.fpcb import camera
-from pipelines.fpcb.generate_config import GenerateConfig
-from pipelines.fpcb.generator import draw_curves, generate
-from pipelines.fpcb.plan import make_plan
-from pipelines.fpcb.variation import CAMERA_MODES
+from pipelines.fpcb.synthesis import camera
+from pipelines.fpcb.synthesis.config import GenerateConfig
+from pipelines.fpcb.synthesis.generator import draw_curves, generate
+from pipelines.fpcb.synthesis.plan import make_plan
+from pipelines.fpcb.synthesis.variation import CAMERA_MODES
 
 
 def residuals(mode, scenario="normal", panels=400):

@@ -12,9 +12,9 @@ from command import tenfold
 
 from pipelines.fpcb import make_features
 from pipelines.fpcb.dataset import FEATURES, open_data_set
-from pipelines.fpcb.feature_store import frame_array, map_array, read_rows
-from pipelines.fpcb.feature_table import names
-from pipelines.fpcb.features import extract
+from pipelines.fpcb.features.extraction import extract
+from pipelines.fpcb.features.store import frame_array, map_array, read_rows
+from pipelines.fpcb.features.table import names
 from pipelines.fpcb.panel_table import read_panels, to_batches
 
 ROOT = Path(__file__).parents[2]

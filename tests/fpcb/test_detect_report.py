@@ -13,17 +13,17 @@ from page import Page
 
 from cluster.errors import InputError
 from cluster.storage import Store
-from pipelines.fpcb.detect_curves import LINES, roc_figure, score_figure
-from pipelines.fpcb.detect_figures import error_figures, errors
-from pipelines.fpcb.detect_pictures import MOST_PICTURES, map_figure, seen_panels
-from pipelines.fpcb.detect_report import write_detect_report
-from pipelines.fpcb.detect_tables import listed_panels, tied, write_area
-from pipelines.fpcb.detect_verdicts import verdicts
+from pipelines.fpcb.detect_report.curves import LINES, roc_figure, score_figure
+from pipelines.fpcb.detect_report.figures import error_figures, errors
+from pipelines.fpcb.detect_report.page import write_detect_report
+from pipelines.fpcb.detect_report.pictures import MOST_PICTURES, map_figure, seen_panels
+from pipelines.fpcb.detect_report.tables import listed_panels, tied, write_area
+from pipelines.fpcb.detect_report.verdicts import verdicts
 from pipelines.fpcb.evaluation.ensemble import learn_ensemble
 from pipelines.fpcb.evaluation.tables import curves, evaluate
 from pipelines.fpcb.evaluation.thresholds import for_false_alarms
-from pipelines.fpcb.generate_config import GenerateConfig
-from pipelines.fpcb.generator import generate
+from pipelines.fpcb.synthesis.config import GenerateConfig
+from pipelines.fpcb.synthesis.generator import generate
 
 PLACES, FRAMES = 48, 24
 MEMBERS = ("dream", "patchcore")

@@ -5,13 +5,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from pipelines.fpcb.detection.kink_filter import after, fit_filter, onset  # noqa: E402
 from pipelines.fpcb.dream.config import CrackConfig  # noqa: E402
 from pipelines.fpcb.dream.cracks import corrupt, draw_cracks  # noqa: E402
 from pipelines.fpcb.dream.inputs import N_INPUTS, Inputs  # noqa: E402
-from pipelines.fpcb.features import extract  # noqa: E402
-from pipelines.fpcb.generate_config import GenerateConfig  # noqa: E402
-from pipelines.fpcb.generator import generate  # noqa: E402
-from pipelines.fpcb.kink_filter import after, fit_filter, onset  # noqa: E402
+from pipelines.fpcb.features.extraction import extract  # noqa: E402
+from pipelines.fpcb.synthesis.config import GenerateConfig  # noqa: E402
+from pipelines.fpcb.synthesis.generator import generate  # noqa: E402
 
 
 @pytest.fixture(scope="module")

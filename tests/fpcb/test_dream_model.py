@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from cluster.errors import InputError
+from pipelines.fpcb.detection.kink_filter import KinkFilter
+from pipelines.fpcb.detection.maps import MAPS
 from pipelines.fpcb.dream.inputs import N_INPUTS, Inputs
 from pipelines.fpcb.dream.model import (
     ABOUT,
@@ -20,9 +22,7 @@ from pipelines.fpcb.dream.model import (
 )
 from pipelines.fpcb.dream.networks import NetworkPair
 from pipelines.fpcb.dream.tabular import Scale, TabularPair
-from pipelines.fpcb.feature_table import FEATURE_VERSION
-from pipelines.fpcb.kink_filter import KinkFilter
-from pipelines.fpcb.maps import MAPS
+from pipelines.fpcb.features.table import FEATURE_VERSION
 
 N_FRAMES, PLACES = 20, 16
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from cluster.errors import InputError
+from pipelines.fpcb.detection.kink_filter import KinkFilter
 from pipelines.fpcb.dream.inputs import N_INPUTS, Inputs
 from pipelines.fpcb.dream.networks import NetworkPair, UNet
-from pipelines.fpcb.kink_filter import KinkFilter
 
 
 def pair(width=8, places=64):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from cluster.errors import InputError
 from cluster.storage import Store
-from pipelines.fpcb.cached import (
+from pipelines.fpcb.dataset import FEATURES, DataSet
+from pipelines.fpcb.detection.cached import (
     FeatureFile,
     FrameReader,
     MapReader,
@@ -21,10 +22,9 @@ from pipelines.fpcb.cached import (
     read_piece,
     to_frames,
 )
-from pipelines.fpcb.dataset import FEATURES, DataSet
 from pipelines.fpcb.dream.stream import PanelStream, StreamPlan, deal, loader
-from pipelines.fpcb.feature_store import FeatureWriter
-from pipelines.fpcb.feature_table import FEATURE_VERSION
+from pipelines.fpcb.features.store import FeatureWriter
+from pipelines.fpcb.features.table import FEATURE_VERSION
 
 N_FRAMES, PLACES = 6, 3
 READER = MapReader(("curvature",), N_FRAMES)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cluster.errors import InputError
-from pipelines.fpcb.cached import Panels, Piece
+from pipelines.fpcb.detection.cached import Panels, Piece
 from pipelines.fpcb.dream.objective import TabularObjective
 from pipelines.fpcb.dream.tabular import (
     Scale,

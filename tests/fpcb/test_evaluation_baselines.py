@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from cluster.errors import InputError
 from pipelines.fpcb.evaluation.baselines import BestFeature, Mahalanobis, panel_features
-from pipelines.fpcb.feature_table import names
+from pipelines.fpcb.features.table import names
 
 WIDTH = 40
 NAMES = tuple(f"feature {k}" for k in range(WIDTH))

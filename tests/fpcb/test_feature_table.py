@@ -3,9 +3,9 @@
 import dataclasses
 
 from cluster.fingerprint import fingerprint
-from pipelines.fpcb import feature_table
-from pipelines.fpcb.feature_table import CODE_VERSION, COLUMNS, FEATURE_VERSION, KEY_SERIES, names
-from pipelines.fpcb.series import STATISTICS
+from pipelines.fpcb.features import table
+from pipelines.fpcb.features.series import STATISTICS
+from pipelines.fpcb.features.table import CODE_VERSION, COLUMNS, FEATURE_VERSION, KEY_SERIES, names
 
 
 def test_table_names_each_column_once_and_says_what_it_is():
@@ -33,4 +33,4 @@ def test_names_end_in_the_unit_of_the_column():
 def test_version_follows_code_and_table():
     assert f"{CODE_VERSION}-{fingerprint(COLUMNS)[:8]}" == FEATURE_VERSION
     changed = (dataclasses.replace(COLUMNS[0], formula="another"), *COLUMNS[1:])
-    assert fingerprint(changed) != fingerprint(feature_table.COLUMNS)
+    assert fingerprint(changed) != fingerprint(table.COLUMNS)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from slow_features import slow_features
 
 from cluster.errors import InputError
-from pipelines.fpcb import features
-from pipelines.fpcb.feature_table import COLUMNS, names
-from pipelines.fpcb.features import FeatureConfig, extract
+from pipelines.fpcb.features import extraction as features
+from pipelines.fpcb.features.extraction import FeatureConfig, extract
+from pipelines.fpcb.features.table import COLUMNS, names
 from pipelines.fpcb.panels import PanelBatch
 
 

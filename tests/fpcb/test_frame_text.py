@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipelines.fpcb.frame_text import HEADER, BadBundle, parse_frames, shown
+from pipelines.fpcb.bundles.frame_text import HEADER, BadBundle, parse_frames, shown
 
 KNOWN_BYTES = set(b"0123456789,-+ \t\r\n#xyinde")
 

@@ -3,8 +3,8 @@ import pytest
 
 from cluster.errors import InputError
 from pipelines.flags import build, flags_of
-from pipelines.fpcb.generate_config import GenerateConfig
-from pipelines.fpcb.generator import generate
+from pipelines.fpcb.synthesis.config import GenerateConfig
+from pipelines.fpcb.synthesis.generator import generate
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from pipelines.fpcb.generate_config import COMPATIBILITY, GenerateConfig
-from pipelines.fpcb.generator import bend, draw_curves, generate
-from pipelines.fpcb.plan import make_plan, truth_table
 from pipelines.fpcb.scenarios import NAMES, SCENARIOS
-from pipelines.fpcb.variation import CAMERA_MODES, Nuisances
+from pipelines.fpcb.synthesis.config import COMPATIBILITY, GenerateConfig
+from pipelines.fpcb.synthesis.generator import bend, draw_curves, generate
+from pipelines.fpcb.synthesis.plan import make_plan, truth_table
+from pipelines.fpcb.synthesis.variation import CAMERA_MODES, Nuisances
 
 TABLE = {scenario.name: scenario for scenario in SCENARIOS}
 CRACKED = [scenario.name for scenario in SCENARIOS if scenario.label == 1]

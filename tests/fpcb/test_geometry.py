@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from pipelines.fpcb.geometry import KINK_PLACES, excess, kinks, measure_shape, roughness_px, strain
-from pipelines.fpcb.places import place_means
+from pipelines.fpcb.features.geometry import (
+    KINK_PLACES,
+    excess,
+    kinks,
+    measure_shape,
+    roughness_px,
+    strain,
+)
+from pipelines.fpcb.features.places import place_means
 
 PLACES = 64
 

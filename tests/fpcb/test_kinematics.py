@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal import savgol_filter
 
-from pipelines.fpcb.kinematics import derivatives, impacts, norm, steps
+from pipelines.fpcb.features.kinematics import derivatives, impacts, norm, steps
 
 FPS = np.array([30.0, 24.0], np.float32)
 

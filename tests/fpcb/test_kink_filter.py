@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import solve
 
-from pipelines.fpcb.features import extract
-from pipelines.fpcb.generate_config import GenerateConfig
-from pipelines.fpcb.generator import generate
-from pipelines.fpcb.kink_filter import (
+from pipelines.fpcb.detection.kink_filter import (
     KinkFilter,
     after,
     fit_filter,
@@ -15,7 +12,10 @@ from pipelines.fpcb.kink_filter import (
     noise_rad,
     onset,
 )
-from pipelines.fpcb.localise import localise
+from pipelines.fpcb.detection.localise import localise
+from pipelines.fpcb.features.extraction import extract
+from pipelines.fpcb.synthesis.config import GenerateConfig
+from pipelines.fpcb.synthesis.generator import generate
 
 WINDOW = 5
 

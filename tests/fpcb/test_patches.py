@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cluster.errors import InputError
-from pipelines.fpcb.kink_filter import KinkFilter, after
-from pipelines.fpcb.patches import PatchCoreConfig, departures, make_patches, starts
+from pipelines.fpcb.detection.kink_filter import KinkFilter, after
+from pipelines.fpcb.detection.patches import PatchCoreConfig, departures, make_patches, starts
 
 PLACES, FRAMES = 64, 60
 

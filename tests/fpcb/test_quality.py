@@ -18,21 +18,18 @@ from sklearn.metrics import roc_auc_score
 from cluster.errors import InputError
 from cluster.manifest import Entry, Manifest
 from cluster.storage import Store
-from pipelines.fpcb import quality_data
-from pipelines.fpcb.bundles import Reject, rejects_table
+from pipelines.fpcb.bundles.folders import Reject, rejects_table
+from pipelines.fpcb.bundles.labels import LABEL_FIELDS
 from pipelines.fpcb.dataset import FEATURES, PANELS, REJECTS, by_group, describe, file_name
 from pipelines.fpcb.dataset import summary_of as summary
-from pipelines.fpcb.feature_table import FEATURE_VERSION, names
-from pipelines.fpcb.features import FeatureConfig
+from pipelines.fpcb.features.extraction import FeatureConfig
+from pipelines.fpcb.features.table import FEATURE_VERSION, names
 from pipelines.fpcb.generate import plan_blocks
-from pipelines.fpcb.generate_config import COMPATIBILITY, GenerateConfig
-from pipelines.fpcb.generator import generate
-from pipelines.fpcb.labels import LABEL_FIELDS
 from pipelines.fpcb.make_features import write_features, write_fused
 from pipelines.fpcb.panel_table import to_table, write_panels
 from pipelines.fpcb.panels import PanelBatch
-from pipelines.fpcb.quality import gather, judge, write_quality
-from pipelines.fpcb.quality_checks import (
+from pipelines.fpcb.quality import data as rows_read
+from pipelines.fpcb.quality.checks import (
     aliased,
     areas,
     best_features,
@@ -41,9 +38,12 @@ from pipelines.fpcb.quality_checks import (
     early_areas,
     nuisance_areas,
 )
-from pipelines.fpcb.quality_data import Rows, measured_rows, open_any, read_rows
-from pipelines.fpcb.quality_pictures import MOST_STEPS, Picture, stepped_panel
-from pipelines.fpcb.quality_verdicts import checks
+from pipelines.fpcb.quality.data import Rows, measured_rows, open_any, read_rows
+from pipelines.fpcb.quality.page import gather, judge, write_quality
+from pipelines.fpcb.quality.pictures import MOST_STEPS, Picture, stepped_panel
+from pipelines.fpcb.quality.verdicts import checks
+from pipelines.fpcb.synthesis.config import COMPATIBILITY, GenerateConfig
+from pipelines.fpcb.synthesis.generator import generate
 
 SMALL = GenerateConfig(panels=110, frames=24, seed=3)
 HOSTILE = [
@@ -236,8 +236,8 @@ def test_copy_elsewhere_in_the_image_has_equal_features(tmp_path):
 
 
 def test_all_panels_are_compared_when_few_are_kept(fused, monkeypatch):
-    monkeypatch.setattr(quality_data, "KEPT_PANELS", 1)
-    monkeypatch.setattr(quality_data, "_BATCH", 3)
+    monkeypatch.setattr(rows_read, "KEPT_PANELS", 1)
+    monkeypatch.setattr(rows_read, "_BATCH", 3)
     rows, found = read_rows(fused)
     assert len(rows) <= len(fused.files(FEATURES)) * 100
     assert found.compared == 110
@@ -245,7 +245,7 @@ def test_all_panels_are_compared_when_few_are_kept(fused, monkeypatch):
 
 def test_comparing_points_stops_at_its_limit_and_says_so(tmp_path, monkeypatch):
     data = measured_by_camera(tmp_path, [bundles(np.arange(20))])
-    monkeypatch.setattr(quality_data, "COMPARED_PANELS", 5)
+    monkeypatch.setattr(rows_read, "COMPARED_PANELS", 5)
     _, found = read_rows(data)
     assert 5 <= found.compared < 20
     verdict = {c.name: c for c in checks(judge(gather(data)))}["Duplicates"]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_features import slow_statistics
 
-from pipelines.fpcb.series import STATISTICS, series_statistics
+from pipelines.fpcb.features.series import STATISTICS, series_statistics
 
 
 @given(st.integers(4, 70), st.floats(1, 500), st.integers(0, 2**32))

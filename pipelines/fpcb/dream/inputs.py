@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipelines.fpcb.kink_filter import KinkFilter
+from pipelines.fpcb.detection.kink_filter import KinkFilter
 
 N_INPUTS = 5
 """Channels the networks see."""

@@ -15,13 +15,13 @@ from torch import nn
 
 from cluster.errors import InputError
 from cluster.storage import Store
-from pipelines.fpcb.cached import FrameReader, MapReader, Reader
+from pipelines.fpcb.detection.cached import FrameReader, MapReader, Reader
+from pipelines.fpcb.detection.kink_filter import KinkFilter
+from pipelines.fpcb.detection.maps import MAPS
 from pipelines.fpcb.dream.inputs import N_INPUTS, Inputs
 from pipelines.fpcb.dream.networks import NetworkPair
 from pipelines.fpcb.dream.tabular import Scale, TabularPair
-from pipelines.fpcb.feature_table import FEATURE_VERSION
-from pipelines.fpcb.kink_filter import KinkFilter
-from pipelines.fpcb.maps import MAPS
+from pipelines.fpcb.features.table import FEATURE_VERSION
 
 WEIGHTS, ABOUT = "models/dream.safetensors", "models/dream.json"
 

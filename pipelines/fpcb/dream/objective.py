@@ -7,7 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from pipelines.fpcb.cached import FrameReader, MapReader, Reader
+from pipelines.fpcb.detection.cached import FrameReader, MapReader, Reader
+from pipelines.fpcb.detection.kink_filter import KinkFilter
+from pipelines.fpcb.detection.maps import MAPS
 from pipelines.fpcb.dream.config import CrackConfig
 from pipelines.fpcb.dream.cracks import corrupt, draw_cracks
 from pipelines.fpcb.dream.inputs import N_INPUTS, Inputs
@@ -20,8 +22,6 @@ from pipelines.fpcb.dream.tabular import (
     tabular_loss,
 )
 from pipelines.fpcb.dream.train_config import ShiftConfig
-from pipelines.fpcb.kink_filter import KinkFilter
-from pipelines.fpcb.maps import MAPS
 
 Half = torch.dtype | None  # the narrow type of mixed precision
 

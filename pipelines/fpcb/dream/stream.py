@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from cluster.errors import InputError
-from pipelines.fpcb.cached import Panels, Piece, Reader, read_piece
+from pipelines.fpcb.detection.cached import Panels, Piece, Reader, read_piece
 
 _PIECES_PER_LANE = 4
 _CACHE_BYTES = 256 << 20  # of row groups kept by a process: small sets are decoded once

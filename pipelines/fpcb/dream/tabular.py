@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from cluster.errors import InputError
-from pipelines.fpcb.cached import FrameReader, Panels, read_piece
+from pipelines.fpcb.detection.cached import FrameReader, Panels, read_piece
 from pipelines.fpcb.dream.losses import focal
 from pipelines.fpcb.dream.train_config import ShiftConfig
-from pipelines.fpcb.feature_table import names
+from pipelines.fpcb.features.table import names
 
 _SI = ("_m", "_m_s", "_m_s2")
 _KINK = ("curvature", "concentration", "participation", "strain", "excess", "kink", "change")

@@ -4,9 +4,11 @@ from dataclasses import asdict, dataclass
 
 from cluster.fingerprint import fingerprint
 from cluster.storage import Store
-from pipelines.fpcb import kink_filter as kink_filters
-from pipelines.fpcb.cached import Panels, good_panels
 from pipelines.fpcb.dataset import FEATURES, DataSet
+from pipelines.fpcb.detection import kink_filter as kink_filters
+from pipelines.fpcb.detection.cached import Panels, good_panels
+from pipelines.fpcb.detection.kink_filter import KinkFilter
+from pipelines.fpcb.detection.maps import MAPS, filter_of
 from pipelines.fpcb.dream import config as crack_options
 from pipelines.fpcb.dream import cracks, inputs, learner, losses, networks, objective, tabular
 from pipelines.fpcb.dream import stream as streams
@@ -14,9 +16,7 @@ from pipelines.fpcb.dream.model import About
 from pipelines.fpcb.dream.objective import MapObjective, Objective, TabularObjective, Weights
 from pipelines.fpcb.dream.stream import StreamPlan
 from pipelines.fpcb.dream.train_config import DreamConfig
-from pipelines.fpcb.feature_table import FEATURE_VERSION
-from pipelines.fpcb.kink_filter import KinkFilter
-from pipelines.fpcb.maps import MAPS, filter_of
+from pipelines.fpcb.features.table import FEATURE_VERSION
 
 CODE = (
     crack_options, cracks, inputs, kink_filters, learner, losses, networks, objective, streams,

@@ -17,9 +17,9 @@ from sklearn.covariance import ledoit_wolf
 from cluster.errors import InputError
 from pipelines.fpcb.evaluation.curves import Bools, checked, need_cracked, need_good
 from pipelines.fpcb.evaluation.intervals import Floats
-from pipelines.fpcb.feature_store import column
-from pipelines.fpcb.feature_table import names
-from pipelines.fpcb.quality_checks import areas
+from pipelines.fpcb.features.store import column
+from pipelines.fpcb.features.table import names
+from pipelines.fpcb.quality.checks import areas
 
 _COLUMNS = 16  # whose ranks are held at once
 _PANELS = 500  # whose distances are worked out at once: they stay in the cache

@@ -1,0 +1,1 @@
+"""Panel bundles, as the tracker in the field writes them."""

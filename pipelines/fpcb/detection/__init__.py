@@ -1,0 +1,1 @@
+"""The detectors: what they see, what they remember, and what they call NG."""

@@ -1,0 +1,1 @@
+"""What is measured on a panel, from its points alone."""

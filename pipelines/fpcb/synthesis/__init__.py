@@ -1,0 +1,1 @@
+"""Synthetic panels: what is drawn, how a board bends, what the camera makes of it."""
