@@ -81,9 +81,9 @@ def _from_news(data: str) -> tuple[sp.csc_matrix, np.ndarray]:
     from cluster.meter import Meter
     from cluster.storage import Store
     from pipelines.news.config import DesignConfig, NewsConfig
-    from pipelines.news.ingest import InputConfig
-    from pipelines.news.multitask import common_rows
+    from pipelines.news.fitting.multitask import common_rows
     from pipelines.news.prepare import load, prepare
+    from pipelines.news.reading.ingest import InputConfig
 
     files = {name: str(Path(data) / f"{name}.parquet") for name in ("news", "prices")}
     config = NewsConfig(input=InputConfig(**files), design=DesignConfig(early_drop="off"))

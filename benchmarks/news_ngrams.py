@@ -57,8 +57,8 @@ def _tenfold(options: argparse.Namespace) -> dict:
     from cluster.meter import Meter
     from cluster.storage import Store
     from pipelines.news.config import DesignConfig, NewsConfig
-    from pipelines.news.ingest import InputConfig
     from pipelines.news.prepare import load, prepare
+    from pipelines.news.reading.ingest import InputConfig
 
     data = Path(options.data)
     config = NewsConfig(
@@ -92,7 +92,7 @@ def _tenfold(options: argparse.Namespace) -> dict:
 def _sklearn(options: argparse.Namespace) -> dict:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    from pipelines.news.tokenizer import make_tokenizer
+    from pipelines.news.design.tokenizer import make_tokenizer
 
     texts = pq.read_table(Path(options.data) / "news.parquet")["text"].to_pylist()
     started, cpu = time.perf_counter(), time.process_time()

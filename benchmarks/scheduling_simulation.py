@@ -19,7 +19,7 @@ import pandas as pd
 
 from cluster.chains import Piece
 from cluster.schedule import Scheduler
-from pipelines.news.path import ALL_ROWS, PathConfig, plan_units
+from pipelines.news.fitting.path import ALL_ROWS, PathConfig, plan_units
 
 _TICK_S = 0.5
 _LATENCY_S = 0.01  # from an answer to the next call's start
@@ -150,7 +150,7 @@ def replayed_world(path: str, *, nodes: int, seed: int, told: bool, mean_s: floa
     path : str
         ``path.parquet`` of a run folder.
     told : bool
-        Whether the scheduler is told what `pipelines.news.path.plan_units` tells of costs.
+        Whether the scheduler is told what `pipelines.news.fitting.path.plan_units` tells of costs.
     mean_s : float
         Seconds of a mean unit on a mean node, for all to be slower in proportion.
     """

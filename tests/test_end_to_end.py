@@ -16,8 +16,8 @@ from cluster.meter import Meter
 from cluster.storage import Store
 from pipelines.news.config import read_config
 from pipelines.news.demo import compare_with_truth
+from pipelines.news.fitting.solve import on_fold
 from pipelines.news.prepare import load, prepare
-from pipelines.news.solve import on_fold
 from pipelines.news.synthetic import SyntheticConfig, make_market, write_market
 
 TOL = 1e-6

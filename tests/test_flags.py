@@ -17,8 +17,8 @@ from pipelines.fpcb.synthesis.config import GenerateConfig
 from pipelines.news.audit import AuditConfig
 from pipelines.news.config import NewsConfig
 from pipelines.news.demo import DemoConfig
-from pipelines.news.ingest import InputConfig
-from pipelines.news.path import PathConfig
+from pipelines.news.fitting.path import PathConfig
+from pipelines.news.reading.ingest import InputConfig
 from pipelines.news.score import ScoreConfig
 
 

@@ -24,7 +24,7 @@ from cluster.errors import InputError
 from cluster.lock import LOCK, Terms, find_holder, hold
 from cluster.manifest import MANIFEST, Entry, append_entry, clear_entries, read_entries
 from cluster.storage import Store
-from pipelines.news.sources import find_files
+from pipelines.news.reading.sources import find_files
 from pipelines.news.synthetic import SyntheticConfig, write_market
 
 ROOT = Path(__file__).parents[1]

@@ -22,8 +22,8 @@ from pipelines.bench.problems import SavedProblem, save
 from pipelines.bench.search import best_try, next_tol
 from pipelines.bench.solvers import OWN, PEERS, Solver
 from pipelines.bench.table import as_csv, as_markdown
+from pipelines.news.fitting.solve import solver_code
 from pipelines.news.prepare import say
-from pipelines.news.solve import solver_code
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "celer", "skglm", "numba")
 

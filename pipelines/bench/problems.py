@@ -18,13 +18,13 @@ from cluster.meter import Meter
 from cluster.storage import Store
 from pipelines.bench.saved import save_problem
 from pipelines.bench.synthetic import text_problem
-from pipelines.news import vocabulary
 from pipelines.news.config import NewsConfig
-from pipelines.news.ingest import InputConfig
-from pipelines.news.matrix import stack_counts, weigh
+from pipelines.news.design import vocabulary
+from pipelines.news.design.matrix import stack_counts, weigh
+from pipelines.news.design.twins import find_twins
+from pipelines.news.market.targets import TargetConfig
 from pipelines.news.prepare import load, say, standardise
-from pipelines.news.targets import TargetConfig
-from pipelines.news.twins import find_twins
+from pipelines.news.reading.ingest import InputConfig
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -25,12 +25,12 @@ from cluster.nodes import Cluster
 from cluster.storage import Store
 from cluster.units import Unit, solve_units
 from pipelines.news.config import NewsConfig, read_config
+from pipelines.news.design.twins import merge_weights
 from pipelines.news.finished import require_finished
-from pipelines.news.ingest import input_fingerprint
+from pipelines.news.fitting.solve import matrix_digest, on_fold, solver_code, twins_of_target
 from pipelines.news.prepare import load, prepare, say
 from pipelines.news.problem import NewsProblem
-from pipelines.news.solve import matrix_digest, on_fold, solver_code, twins_of_target
-from pipelines.news.twins import merge_weights
+from pipelines.news.reading.ingest import input_fingerprint
 
 # The promise: engines differ by no more than this share of the largest coefficient.
 COEFFICIENT_LIMIT = 1e-4

@@ -6,13 +6,13 @@ from cluster.connect import ClusterConfig
 from cluster.errors import InputError
 from cluster.storage import Store
 from pipelines.flags import build
-from pipelines.news.folds import FoldConfig
-from pipelines.news.ingest import InputConfig
-from pipelines.news.matrix import SCALES
-from pipelines.news.ngrams import NgramConfig
-from pipelines.news.path import PathConfig
-from pipelines.news.sessions import CalendarConfig
-from pipelines.news.targets import TargetConfig
+from pipelines.news.design.matrix import SCALES
+from pipelines.news.design.ngrams import NgramConfig
+from pipelines.news.fitting.folds import FoldConfig
+from pipelines.news.fitting.path import PathConfig
+from pipelines.news.market.sessions import CalendarConfig
+from pipelines.news.market.targets import TargetConfig
+from pipelines.news.reading.ingest import InputConfig
 
 # From this size on, what the n-grams save that are left out is worth the proof.
 AUTO_DROP_GIB = 1.0

@@ -12,12 +12,12 @@ from cluster.run_record import recorded
 from cluster.storage import Store
 from pipelines.news.config import NewsConfig, RunConfig
 from pipelines.news.finished import MANIFEST, write_manifest
-from pipelines.news.folds import FoldConfig
-from pipelines.news.ingest import InputConfig
-from pipelines.news.path import PathConfig
-from pipelines.news.report import write_report
+from pipelines.news.fitting.folds import FoldConfig
+from pipelines.news.fitting.path import PathConfig
+from pipelines.news.market.sessions import CalendarConfig
+from pipelines.news.reading.ingest import InputConfig
+from pipelines.news.report.page import write_report
 from pipelines.news.run import NewsRun, fit
-from pipelines.news.sessions import CalendarConfig
 from pipelines.news.synthetic import SyntheticConfig, write_market
 from pipelines.run_folder import command_of
 

@@ -12,11 +12,11 @@ import scipy.sparse as sp
 
 from cluster.storage import Store
 from pipelines.news.config import NewsConfig
+from pipelines.news.design.matrix import weigh_rows
+from pipelines.news.design.ngrams import NgramConfig, count_ngrams
 from pipelines.news.finished import require_finished
-from pipelines.news.matrix import weigh_rows
-from pipelines.news.ngrams import NgramConfig, count_ngrams
+from pipelines.news.fitting.solve import Chosen
 from pipelines.news.problem import NewsProblem
-from pipelines.news.solve import Chosen
 
 FloatArray = npt.NDArray[np.float64]
 

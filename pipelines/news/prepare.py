@@ -14,14 +14,14 @@ from cluster.meter import Meter
 from cluster.nodes import Cluster
 from cluster.storage import Store
 from pipelines.news.config import AUTO_DROP_GIB, NewsConfig
-from pipelines.news.counting import count_and_assemble
-from pipelines.news.early_drop import Aside, BoolArray, CountedRows, drop_early
-from pipelines.news.folds import make_folds, require_rows
-from pipelines.news.ingest import Inputs, read_inputs
-from pipelines.news.observations import Observations, align
+from pipelines.news.design.counting import count_and_assemble
+from pipelines.news.design.early_drop import Aside, BoolArray, CountedRows, drop_early
+from pipelines.news.fitting.folds import make_folds, require_rows
+from pipelines.news.market.observations import Observations, align
+from pipelines.news.market.sessions import make_sessions
+from pipelines.news.market.targets import build_targets, feature_values
 from pipelines.news.problem import Known, NewsProblem, solved_columns
-from pipelines.news.sessions import make_sessions
-from pipelines.news.targets import build_targets, feature_values
+from pipelines.news.reading.ingest import Inputs, read_inputs
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

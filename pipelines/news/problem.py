@@ -8,11 +8,11 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from cluster.storage import Store
-from pipelines.news.early_drop import Aside
-from pipelines.news.ingest import Inputs
-from pipelines.news.matrix import Design
-from pipelines.news.observations import Observations
-from pipelines.news.twins import Twins, find_twins, name_preference
+from pipelines.news.design.early_drop import Aside
+from pipelines.news.design.matrix import Design
+from pipelines.news.design.twins import Twins, find_twins, name_preference
+from pipelines.news.market.observations import Observations
+from pipelines.news.reading.ingest import Inputs
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

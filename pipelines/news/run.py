@@ -19,20 +19,15 @@ from cluster.run_record import recorded
 from cluster.storage import Store
 from pipelines.inputs import look_of
 from pipelines.news.config import NewsConfig
+from pipelines.news.design.naming import name_columns
 from pipelines.news.dictionary import dictionary_table, write_dictionary
-from pipelines.news.drop_proof import solve_and_prove
-from pipelines.news.engine import resolve_engine
 from pipelines.news.finished import MANIFEST, RESULTS, write_manifest
-from pipelines.news.ingest import file_digests, joint_fingerprint, write_rejects
-from pipelines.news.metrics import score_out_of_fold
-from pipelines.news.model import write_model
-from pipelines.news.multitask import choose_jointly, common_rows, write_wide_dictionary
-from pipelines.news.naming import name_columns
-from pipelines.news.path import Results, choose_alpha, joined, path_table, units_by_engine
-from pipelines.news.prepare import Loaded, load, prepare, say
-from pipelines.news.problem import NewsProblem
-from pipelines.news.report import write_report
-from pipelines.news.solve import (
+from pipelines.news.fitting.drop_proof import solve_and_prove
+from pipelines.news.fitting.engine import resolve_engine
+from pipelines.news.fitting.metrics import score_out_of_fold
+from pipelines.news.fitting.multitask import choose_jointly, common_rows, write_wide_dictionary
+from pipelines.news.fitting.path import Results, choose_alpha, joined, path_table, units_by_engine
+from pipelines.news.fitting.solve import (
     Chosen,
     alpha_grids,
     coefficient_paths,
@@ -43,6 +38,11 @@ from pipelines.news.solve import (
     select_stability,
     solver_code,
 )
+from pipelines.news.model import write_model
+from pipelines.news.prepare import Loaded, load, prepare, say
+from pipelines.news.problem import NewsProblem
+from pipelines.news.reading.ingest import file_digests, joint_fingerprint, write_rejects
+from pipelines.news.report.page import write_report
 from pipelines.run_folder import command_of, refuse_package_folder
 
 

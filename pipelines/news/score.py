@@ -12,9 +12,9 @@ from cluster.errors import InputError
 from cluster.lock import hold
 from cluster.progress import Progress
 from cluster.storage import Store
-from pipelines.news.ingest import read_texts
 from pipelines.news.model import SentimentModel, read_model
 from pipelines.news.prepare import say
+from pipelines.news.reading.ingest import read_texts
 
 BLOCK_ROWS = 20_000
 SCORES, WORDS, REJECTS = "scores.parquet", "words.parquet", "rejects.parquet"

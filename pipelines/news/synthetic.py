@@ -23,7 +23,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from cluster.errors import InputError
-from pipelines.news.sessions import CalendarConfig, Sessions, make_sessions
+from pipelines.news.market.sessions import CalendarConfig, Sessions, make_sessions
 
 WEIGHTS = {
     "excess_return": 0.009,

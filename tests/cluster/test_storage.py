@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cluster.errors import InputError
 from cluster.manifest import MANIFEST, Entry, append_entry, intact, read_entries
 from cluster.storage import Store
-from pipelines.news.sources import find_files
+from pipelines.news.reading.sources import find_files
 
 
 def test_everything_written_is_read_back(store):

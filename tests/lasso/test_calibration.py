@@ -17,8 +17,8 @@ from actors.lasso.calibration import (
 from actors.lasso.unit import TRAIN, VALIDATION
 from cluster.errors import InputError
 from cluster.resources import mlx_has_gpu
-from pipelines.news.engine import resolve_engine
-from pipelines.news.path import PathConfig
+from pipelines.news.fitting.engine import resolve_engine
+from pipelines.news.fitting.path import PathConfig
 
 
 def test_choice_is_the_engine_whose_workers_together_are_fastest():
@@ -156,7 +156,7 @@ def test_auto_is_newton_without_a_trial_when_no_machine_has_a_device(cluster, em
 def test_auto_measures_a_device_once_and_then_remembers(cluster, empty_cache, monkeypatch):
     if not any(node.resources.get("mlx") for node in cluster.nodes):
         pytest.skip("MLX is not installed")
-    monkeypatch.setattr("pipelines.news.engine.mlx_has_gpu", lambda: True)
+    monkeypatch.setattr("pipelines.news.fitting.engine.mlx_has_gpu", lambda: True)
     choice = resolve("auto", cluster)
     measured = {trial.engine: trial.seconds for trial in choice.trials if trial.seconds}
     assert {"newton", "mlx"} <= set(measured)

@@ -9,19 +9,10 @@ from actors.lasso.engines import make_engine
 from actors.lasso.unit import TRAIN, VALIDATION
 from cluster.storage import Store
 from pipelines.news.config import DesignConfig, NewsConfig
-from pipelines.news.dictionary import dictionary_table, write_dictionary
-from pipelines.news.finished import write_manifest
-from pipelines.news.ingest import InputConfig
-from pipelines.news.matrix import stack_counts, weigh
-from pipelines.news.model import write_model
-from pipelines.news.naming import name_columns
-from pipelines.news.ngrams import NgramConfig
-from pipelines.news.observations import Observations
-from pipelines.news.path import Choice
-from pipelines.news.prepare import standardise, text_groups
-from pipelines.news.problem import Counted, Known, NewsProblem, solved_columns
-from pipelines.news.solve import Chosen, dictionary_entries, on_fold
-from pipelines.news.vocabulary import (
+from pipelines.news.design.matrix import stack_counts, weigh
+from pipelines.news.design.naming import name_columns
+from pipelines.news.design.ngrams import NgramConfig
+from pipelines.news.design.vocabulary import (
     Bucket,
     assemble_shard,
     count_shard,
@@ -29,6 +20,15 @@ from pipelines.news.vocabulary import (
     write_texts,
     write_vocabulary,
 )
+from pipelines.news.dictionary import dictionary_table, write_dictionary
+from pipelines.news.finished import write_manifest
+from pipelines.news.fitting.path import Choice
+from pipelines.news.fitting.solve import Chosen, dictionary_entries, on_fold
+from pipelines.news.market.observations import Observations
+from pipelines.news.model import write_model
+from pipelines.news.prepare import standardise, text_groups
+from pipelines.news.problem import Counted, Known, NewsProblem, solved_columns
+from pipelines.news.reading.ingest import InputConfig
 
 SPOKEN = "up down rise fall gain loss beat miss warn cut the of a profit merger"
 WORDS = SPOKEN.split()

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from actors.lasso.certificate import certify
 from cluster.meter import Meter
 from cluster.storage import Store
-from pipelines.news import early_drop
 from pipelines.news.config import DesignConfig, NewsConfig, RunConfig
-from pipelines.news.drop_proof import solve_and_prove
-from pipelines.news.early_drop import Block, CountedRows, sum_block, with_twins
-from pipelines.news.folds import FoldConfig
-from pipelines.news.ingest import InputConfig
-from pipelines.news.matrix import make_weighting, weigh
-from pipelines.news.ngrams import NgramConfig
-from pipelines.news.path import PathConfig, solution_at
+from pipelines.news.design import early_drop
+from pipelines.news.design.early_drop import Block, CountedRows, sum_block, with_twins
+from pipelines.news.design.matrix import make_weighting, weigh
+from pipelines.news.design.ngrams import NgramConfig
+from pipelines.news.design.twins import find_twins
+from pipelines.news.fitting.drop_proof import solve_and_prove
+from pipelines.news.fitting.folds import FoldConfig
+from pipelines.news.fitting.path import PathConfig, solution_at
+from pipelines.news.fitting.solve import on_fold
+from pipelines.news.market.targets import TargetConfig
 from pipelines.news.prepare import load, prepare
-from pipelines.news.solve import on_fold
+from pipelines.news.reading.ingest import InputConfig
 from pipelines.news.synthetic import SyntheticConfig, write_market
-from pipelines.news.targets import TargetConfig
-from pipelines.news.twins import find_twins
 
 QUICK = settings(deadline=None, max_examples=40)
 MARKET = SyntheticConfig(

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from actors.lasso.unit import TRAIN, UNUSED, VALIDATION
 from cluster.errors import InputError
-from pipelines.news.folds import FOLD_KINDS, FoldConfig, make_folds, require_rows, subsample_roles
+from pipelines.news.fitting.folds import (
+    FOLD_KINDS,
+    FoldConfig,
+    make_folds,
+    require_rows,
+    subsample_roles,
+)
 
 QUICK = settings(deadline=None, max_examples=60)
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import InputError
-from pipelines.news.ingest import (
+from pipelines.news.reading.ingest import (
     InputConfig,
     Inputs,
     input_fingerprint,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from cluster.errors import InputError
-from pipelines.news.matrix import SCALES, stack_counts, weigh, weigh_rows
+from pipelines.news.design.matrix import SCALES, stack_counts, weigh, weigh_rows
 
 QUICK = settings(deadline=None, max_examples=30)
 

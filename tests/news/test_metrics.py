@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
-from pipelines.news.metrics import MIN_TICKERS, OutOfFold, score_out_of_fold
+from pipelines.news.fitting.metrics import MIN_TICKERS, OutOfFold, score_out_of_fold
 
 QUICK = settings(deadline=None, max_examples=25)
 

@@ -6,8 +6,8 @@ from finished_run import EXACT, finish_run
 
 from cluster.errors import InputError
 from cluster.storage import Store
+from pipelines.news.design.ngrams import NgramConfig
 from pipelines.news.model import read_model
-from pipelines.news.ngrams import NgramConfig
 
 CASES = {
     "tf-idf": {"ngrams": EXACT},

@@ -14,7 +14,7 @@ from actors.lasso.multitask_problem import MultiTaskProblem
 from cluster.meter import Meter
 from cluster.storage import Store
 from pipelines.news.config import read_config
-from pipelines.news.multitask import choose_jointly, common_rows
+from pipelines.news.fitting.multitask import choose_jointly, common_rows
 from pipelines.news.prepare import load, prepare
 from pipelines.news.synthetic import SyntheticConfig, write_market
 

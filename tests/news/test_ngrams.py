@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
 from cluster.errors import InputError
-from pipelines.news.ngrams import NgramConfig, count_ngrams
-from pipelines.news.tokenizer import BREAK, make_tokenizer
+from pipelines.news.design.ngrams import NgramConfig, count_ngrams
+from pipelines.news.design.tokenizer import BREAK, make_tokenizer
 
 QUICK = settings(deadline=None, max_examples=40)
 SPOKEN = (

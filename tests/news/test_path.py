@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from actors.lasso.engines import make_engine
 from actors.lasso.unit import TRAIN, VALIDATION, solve_unit
 from cluster.errors import InputError
-from pipelines.news.path import (
+from pipelines.news.fitting.path import (
     ALL_ROWS,
     PathConfig,
     choose_alpha,

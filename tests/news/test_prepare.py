@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from pipelines.news.path import Choice
+from pipelines.news.fitting.path import Choice
+from pipelines.news.fitting.solve import refit, twins_of_target
 from pipelines.news.prepare import text_groups
-from pipelines.news.solve import refit, twins_of_target
 
 
 def test_texts_that_differ_in_case_punctuation_or_space_alone_are_one():

@@ -16,9 +16,9 @@ from plotly.offline import get_plotlyjs
 
 from cluster.errors import InputError
 from cluster.storage import Store
-from pipelines.news.report import TABLE_ROWS, render_report, write_report
-from pipelines.news.report_figures import TOP_WORDS, correlation_over_time, word_bars
-from pipelines.news.report_paths import (
+from pipelines.news.report.figures import TOP_WORDS, correlation_over_time, word_bars
+from pipelines.news.report.page import TABLE_ROWS, render_report, write_report
+from pipelines.news.report.paths import (
     _spread_out,
     coefficient_path,
     simplest_alphas,

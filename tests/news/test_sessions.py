@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import InputError
-from pipelines.news.sessions import CalendarConfig, check_calendar, make_sessions
+from pipelines.news.market.sessions import CalendarConfig, check_calendar, make_sessions
 
 STOCKNET = Path(__file__).parents[2] / ".." / "shared" / "data" / "stocknet"
 NEW_YORK = make_sessions(CalendarConfig(), "2014-01-02", "2015-12-31")

@@ -11,11 +11,11 @@ import pyarrow.csv
 import pytest
 
 from cluster.errors import InputError
-from pipelines.news.ingest import InputConfig, read_inputs
-from pipelines.news.observations import align
-from pipelines.news.sessions import CalendarConfig, make_sessions
+from pipelines.news.market.observations import align
+from pipelines.news.market.sessions import CalendarConfig, make_sessions
+from pipelines.news.market.targets import TargetConfig, build_targets
+from pipelines.news.reading.ingest import InputConfig, read_inputs
 from pipelines.news.synthetic import WEIGHTS, SyntheticConfig, make_market, write_market
-from pipelines.news.targets import TargetConfig, build_targets
 
 SMALL = {"documents": 6_000, "tickers": 40, "sessions": 120, "words": 4}
 

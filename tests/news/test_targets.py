@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import InputError
-from pipelines.news.ingest import InputConfig, read_inputs
-from pipelines.news.observations import SEPARATOR, align
-from pipelines.news.sessions import CalendarConfig, make_sessions
-from pipelines.news.targets import (
+from pipelines.news.market.observations import SEPARATOR, align
+from pipelines.news.market.sessions import CalendarConfig, make_sessions
+from pipelines.news.market.targets import (
     FORMULAS,
     MARKET,
     TargetConfig,
     build_targets,
     feature_values,
 )
+from pipelines.news.reading.ingest import InputConfig, read_inputs
 
 STOCKNET = Path(__file__).parents[2] / ".." / "shared" / "data" / "stocknet"
 SESSIONS = make_sessions(CalendarConfig(), "2015-01-02", "2015-02-13")

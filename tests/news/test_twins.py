@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.news.twins import find_twins, merge_weights, name_preference
+from pipelines.news.design.twins import find_twins, merge_weights, name_preference
 
 QUICK = settings(deadline=None, max_examples=60)
 

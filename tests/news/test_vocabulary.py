@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
 from cluster.storage import Store
-from pipelines.news import vocabulary
-from pipelines.news.matrix import stack_counts, weigh
-from pipelines.news.ngrams import NgramConfig, count_ngrams
-from pipelines.news.vocabulary import (
+from pipelines.news.design import vocabulary
+from pipelines.news.design.matrix import stack_counts, weigh
+from pipelines.news.design.ngrams import NgramConfig, count_ngrams
+from pipelines.news.design.vocabulary import (
     Bucket,
     _block_ends,
     assemble_shard,
@@ -211,7 +211,7 @@ def test_protected_ngrams_survive_min_df_and_max_df_when_hashed(tmp_path):
 def test_blocks_are_cut_by_rows_and_by_bytes(lengths, rows, size):
     texts = pa.array(["x" * length for length in lengths])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.news.vocabulary.BLOCK_BYTES", size)
+        patch.setattr("pipelines.news.design.vocabulary.BLOCK_BYTES", size)
         ends = _block_ends(texts, rows)
     starts = np.concatenate(([0], ends[:-1]))
     assert ends[-1] == len(lengths)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import InputError
-from pipelines.news.sources import RawFile, Reject, shown
+from pipelines.news.reading.sources import RawFile, Reject, shown
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import InputError
-from pipelines.news.sessions import Sessions, check_calendar
+from pipelines.news.market.sessions import Sessions, check_calendar
 
 MARKET = "(market)"
 """Name of the last row of ``Targets.values``: the market's own targets."""

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from cluster.errors import InputError
 from cluster.storage import Store
-from pipelines.news.report_figures import correlation_over_time, stage_costs, word_bars
-from pipelines.news.report_paths import ALL_ROWS, certificate, coefficient_path, validation_curve
+from pipelines.news.report.figures import correlation_over_time, stage_costs, word_bars
+from pipelines.news.report.paths import ALL_ROWS, certificate, coefficient_path, validation_curve
 from pipelines.report_page import figure_json, flat_config, render_page
 from pipelines.report_text import (
     cut,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.news.design.vocabulary import recover_names
 from pipelines.news.problem import Columns, NewsProblem
-from pipelines.news.vocabulary import recover_names
 
 IntArray = npt.NDArray[np.int64]
 

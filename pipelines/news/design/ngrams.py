@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import InputError
-from pipelines.news.tokenizer import BREAK, TOKENIZERS, make_tokenizer, normalised
+from pipelines.news.design.tokenizer import BREAK, TOKENIZERS, make_tokenizer, normalised
 
 MAX_ORDER = 8
 

@@ -19,9 +19,16 @@ import pyarrow.csv
 
 from cluster.errors import InputError
 from cluster.storage import Store
-from pipelines.news import columns as as_
-from pipelines.news.sieve import Rejects, Sieve, gather, settle
-from pipelines.news.sources import RawFile, Reject, file_blocks, find_files, read_file, shown
+from pipelines.news.reading import columns as as_
+from pipelines.news.reading.sieve import Rejects, Sieve, gather, settle
+from pipelines.news.reading.sources import (
+    RawFile,
+    Reject,
+    file_blocks,
+    find_files,
+    read_file,
+    shown,
+)
 
 _EMPTY = "the text is empty"
 _QUANTITIES = ("open", "high", "low", "close", "adj_close", "volume")

@@ -27,7 +27,7 @@ from cluster.nodes import Cluster
 from cluster.resources import engine_device, mlx_has_gpu
 from cluster.storage import Store
 from cluster.units import Unit, WorkerKind, solve_units
-from pipelines.news.path import AUTO, PathConfig
+from pipelines.news.fitting.path import AUTO, PathConfig
 
 FloatArray = npt.NDArray[np.float64]
 

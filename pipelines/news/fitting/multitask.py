@@ -15,8 +15,8 @@ from cluster.errors import InputError
 from cluster.storage import Store
 from cluster.units import Unit
 from pipelines.news.dictionary import dictionary_csv
-from pipelines.news.folds import require_rows
-from pipelines.news.path import Choice, PathConfig, Results, choose_alpha, unit_key
+from pipelines.news.fitting.folds import require_rows
+from pipelines.news.fitting.path import Choice, PathConfig, Results, choose_alpha, unit_key
 from pipelines.news.prepare import Loaded, say, text_groups
 from pipelines.news.problem import NewsProblem
 

@@ -19,13 +19,14 @@ from cluster.fingerprint import fingerprint
 from cluster.nodes import Cluster
 from cluster.storage import Store
 from cluster.units import Unit, solve_units
+from pipelines.news.design.naming import Naming
+from pipelines.news.design.twins import Twins, find_twins, merge_weights
 from pipelines.news.dictionary import Entries
-from pipelines.news.engine import worker_kinds
-from pipelines.news.folds import subsample_roles
-from pipelines.news.metrics import OutOfFold
-from pipelines.news.multitask import by_target, joint_grids, plan_joint_units
-from pipelines.news.naming import Naming
-from pipelines.news.path import (
+from pipelines.news.fitting.engine import worker_kinds
+from pipelines.news.fitting.folds import subsample_roles
+from pipelines.news.fitting.metrics import OutOfFold
+from pipelines.news.fitting.multitask import by_target, joint_grids, plan_joint_units
+from pipelines.news.fitting.path import (
     Choice,
     PathConfig,
     Results,
@@ -35,7 +36,6 @@ from pipelines.news.path import (
     solution_at,
 )
 from pipelines.news.problem import NewsProblem
-from pipelines.news.twins import Twins, find_twins, merge_weights
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -10,7 +10,7 @@ from actors.lasso.unit import coefficients
 from cluster.nodes import Cluster
 from cluster.storage import Store
 from pipelines.news.config import NewsConfig
-from pipelines.news.early_drop import (
+from pipelines.news.design.early_drop import (
     Aside,
     BoolArray,
     FloatArray,
@@ -18,10 +18,10 @@ from pipelines.news.early_drop import (
     sum_blocks,
     with_twins,
 )
-from pipelines.news.path import Results, solved, unit_key
+from pipelines.news.fitting.path import Results, solved, unit_key
+from pipelines.news.fitting.solve import alpha_grids, on_fold, solve_grid
 from pipelines.news.prepare import say, with_ngrams
 from pipelines.news.problem import NewsProblem
-from pipelines.news.solve import alpha_grids, on_fold, solve_grid
 
 # Solved again with what the proof could not exclude so often; then with every column.
 MAX_ROUNDS = 3

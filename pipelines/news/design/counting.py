@@ -11,11 +11,11 @@ from cluster.fingerprint import fingerprint
 from cluster.nodes import Cluster
 from cluster.shards import map_shards
 from cluster.storage import Store
-from pipelines.news import ngrams, tokenizer, vocabulary
 from pipelines.news.config import NewsConfig
-from pipelines.news.early_drop import Block, CountedRows
-from pipelines.news.matrix import Weighting, block_counts, make_weighting
-from pipelines.news.observations import Observations
+from pipelines.news.design import ngrams, tokenizer, vocabulary
+from pipelines.news.design.early_drop import Block, CountedRows
+from pipelines.news.design.matrix import Weighting, block_counts, make_weighting
+from pipelines.news.market.observations import Observations
 from pipelines.news.problem import Counted
 
 

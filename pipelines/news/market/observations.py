@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import InputError
-from pipelines.news.sessions import Sessions
-from pipelines.news.targets import MARKET, Targets
+from pipelines.news.market.sessions import Sessions
+from pipelines.news.market.targets import MARKET, Targets
 
 SEPARATOR = "\n"
 """Stands between the texts of one observation; no n-gram may cross it."""

@@ -2,7 +2,7 @@
 
 The matrix lies in blocks of rows on disk. Each block's products of its n-grams with the targets are
 summed there; what the sums say can hardly enter the Lasso is never brought together. The proof that
-it cannot is made along the path (`pipelines.news.drop_proof`), from one more sum of this kind.
+it cannot is made along the path (`fitting.drop_proof`), from one more sum of this kind.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,9 +17,9 @@ from cluster.fingerprint import fingerprint
 from cluster.nodes import Cluster
 from cluster.shards import map_shards
 from cluster.storage import Store
-from pipelines.news import matrix
-from pipelines.news.matrix import Design, Weighting, assemble, block_counts, column_scale
-from pipelines.news.path import PathConfig
+from pipelines.news.design import matrix
+from pipelines.news.design.matrix import Design, Weighting, assemble, block_counts, column_scale
+from pipelines.news.fitting.path import PathConfig
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from cluster.storage import Store
-from pipelines.news.ngrams import NgramConfig, NgramCounts, count_ngrams
-from pipelines.news.tokenizer import make_tokenizer
+from pipelines.news.design.ngrams import NgramConfig, NgramCounts, count_ngrams
+from pipelines.news.design.tokenizer import make_tokenizer
 
 MAX_BUCKETS = 64
 # Texts counted at a time, and their bytes: they bound a worker's memory, however many and however

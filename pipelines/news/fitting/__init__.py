@@ -1,0 +1,1 @@
+"""The grid of folds, alphas and targets: planned, solved, chosen from, judged."""

@@ -1,0 +1,1 @@
+"""From documents and prices to the rows that are fitted."""

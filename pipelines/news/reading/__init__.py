@@ -1,0 +1,1 @@
+"""Files of news and prices to clean tables."""
