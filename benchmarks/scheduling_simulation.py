@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from cluster.chains import Piece
+from cluster.pieces import Piece
 from cluster.schedule import Scheduler
 from pipelines.news.fitting.path import ALL_ROWS, PathConfig, plan_units
 

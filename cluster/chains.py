@@ -1,67 +1,13 @@
-"""Pieces of work, the chains they form, and which of those that are ready goes first."""
-
-from __future__ import annotations
+"""The chains that pieces of work form, and which of those that are ready goes first."""
 
 import math
 from bisect import insort
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from cluster.forecast import Group
+from cluster.pieces import Item, Piece, State
 
 _LEVELS_PER_E = 1 / math.log(1.25)
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Work that is done whole: ``after`` names the piece whose result it needs.
-
-    ``cost`` is a guess at the work in it, in any unit that the pieces of a run share.
-    """
-
-    key: str
-    after: str | None = None
-    cost: float = 1.0
-
-
-class State(Enum):
-    """Where a piece is: its predecessor undone, nobody's, with a worker, or answered."""
-
-    BLOCKED = 0
-    READY = 1
-    RUNNING = 2
-    DONE = 3
-
-
-@dataclass(eq=False, slots=True)
-class Item:
-    """A piece on its way; ``tail`` is the work of the longest chain of pieces that follow it."""
-
-    key: str
-    place: int
-    cost: float
-    after: Item | None = None
-    followers: list[Item] = field(default_factory=list)
-    tail: float = 0.0
-    state: State = State.BLOCKED
-    alone: bool = False  # its group was lost: it shares a call with no other any more
-    overdue: bool = False
-    patience: float = 1.0  # how much longer to wait for it, once it was taken for stalled
-    holders: list[Group] = field(default_factory=list)
-
-    @property
-    def rank(self) -> float:
-        """Work of the longest chain that this piece heads."""
-        return self.cost + self.tail
-
-    @property
-    def startable(self) -> bool:
-        """Whether what it follows is done."""
-        return self.after is None or self.after.state is State.DONE
 
 
 def link(pieces: Iterable[Piece]) -> dict[str, Item]:

@@ -1,13 +1,11 @@
 """When will it be done: speeds measured from finished work, and the ends they promise."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from cluster.chains import Item, rank_level
+from cluster.chains import rank_level
+from cluster.pieces import Group, Item, Rate, Worker
 
 _KEPT = 0.7  # of a worker's earlier measurements, at each new one
 _KEPT_OF_KIND = 0.995
@@ -17,62 +15,6 @@ _FIRST_SPREAD = 0.5  # log-ratio of measured to expected seconds, before anythin
 _MOST_SURPRISING = 2.0
 _OVERDUE_S, _OVERDUE_TIMES = 30.0, 4.0
 _OVERDUE_UNMEASURED_S = 600.0  # when no piece has been done yet
-
-
-@dataclass(slots=True)
-class Rate:
-    """Work done and the seconds it took, the older the less it counts."""
-
-    work: float = 0.0
-    seconds: float = 0.0
-    groups: float = 0.0
-
-    def add(self, work: float, seconds: float, kept: float) -> None:
-        """Count another measurement."""
-        self.work = kept * self.work + work
-        self.seconds = kept * self.seconds + seconds
-        self.groups = kept * self.groups + 1
-
-
-@dataclass(eq=False, slots=True)
-class Worker:
-    """Something that does pieces one after the other; ``speed`` is work a second, if known."""
-
-    name: str
-    kind: str
-    node: str
-    number: int
-    rate: Rate = field(default_factory=Rate)
-    trials: int = 0  # groups measured
-    speed: float | None = None
-    groups: list[Group] = field(default_factory=list)
-    gone: bool = False
-    next_in_chain: Item | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Group:
-    """Pieces that travel to a worker in one call, to be done in this order."""
-
-    number: int
-    worker: Worker
-    open: dict[str, Item]
-    began: float
-    copies: bool = False  # of pieces that another worker has as well
-    speed: float | None = None
-    ends: float = math.inf
-    work: float = 0.0
-    tail: float = 0.0
-    tail_s: float = 0.0
-    overdue: bool = False
-    patience: float = 1.0
-    measured_work: float = 0.0
-    measured_s: float = 0.0
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The pieces that have not come back."""
-        return tuple(self.open)
 
 
 class Forecast:

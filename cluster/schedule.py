@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
-from cluster.chains import Item, Piece, ReadyItems, State, link, rank_level
-from cluster.forecast import Forecast, Group, Worker
+from cluster.chains import ReadyItems, link, rank_level
+from cluster.forecast import Forecast
+from cluster.pieces import Group, Item, Piece, State, Worker
 from cluster.second_copies import SecondCopies
 
 _LOOK_S = 0.5

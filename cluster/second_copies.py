@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 
-from cluster.chains import Item, State
-from cluster.forecast import Forecast, Group, Worker
+from cluster.forecast import Forecast
+from cluster.pieces import Group, Item, State, Worker
 
 _CLEARLY = 2 / 3  # of the time that the first copy still needs
 _WORTH_S = 0.5  # what the first copy still needs, at least

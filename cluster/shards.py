@@ -13,12 +13,11 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.chains import Piece
 from cluster.errors import ShardsFailed
 from cluster.failures import describe_failure, input_error, is_loss
-from cluster.forecast import Group
 from cluster.manifest import Entry, Manifest, append_entry, intact, read_entries
 from cluster.nodes import Cluster
+from cluster.pieces import Group, Piece
 from cluster.progress import Progress, count
 from cluster.schedule import Scheduler
 from cluster.storage import Store

@@ -13,12 +13,11 @@ import numpy as np
 import ray
 from ray.actor import ActorHandle
 
-from cluster.chains import Piece
 from cluster.errors import ShardsFailed
 from cluster.failures import actor_is_gone, describe_failure, input_error, is_loss
-from cluster.forecast import Group
 from cluster.manifest import Entry, append_entry, intact, read_entries
 from cluster.nodes import Cluster
+from cluster.pieces import Group, Piece
 from cluster.pool import Pool, Slot
 from cluster.pool import WorkerKind as WorkerKind
 from cluster.progress import Progress, count, gauge

@@ -12,7 +12,7 @@ from benchmarks.scheduling_simulation import (
     make_world,
     simulate,
 )
-from cluster.chains import Piece
+from cluster.pieces import Piece
 from cluster.schedule import Scheduler
 
 NODES, UNITS = 50, 3000
