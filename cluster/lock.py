@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import platform
 import secrets
 import socket
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -33,6 +31,7 @@ from pathlib import Path
 import psutil
 
 from cluster.errors import InputError
+from cluster.machine import MACHINE as _MACHINE
 from cluster.storage import Store
 
 # Readers of a folder of Parquet files pass over names that begin so.
@@ -293,14 +292,3 @@ def _started(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except (OSError, psutil.Error):
         return None
-
-
-def _machine() -> str:
-    """Return what tells this machine, its boot and its process numbers from others."""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    return f"{platform.node()} {uuid.getnode():x}"
-
-
-_MACHINE = _machine()

@@ -1,21 +1,33 @@
-"""Wall time, CPU time and memory of a driver and the Ray workers on its machine, stage by stage."""
+"""Wall time, CPU time and memory of a driver and its Ray workers, stage by stage."""
 
 import contextlib
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
+
+from cluster.machine import MACHINE
 
 _INTERVAL_S = 0.5
 _GIB = 1 << 30
 
 
+class Spent(NamedTuple):
+    """What a piece of work took of a machine."""
+
+    machine: str
+    cpu_seconds: float
+
+
 @dataclass
 class StageUse:
-    """What one stage took; CPU and memory are of this machine alone."""
+    """What one stage took.
+
+    Memory is this machine's. CPU is this machine's, and what `Meter.add` was told of others.
+    """
 
     name: str
     seconds: float = 0.0
@@ -36,6 +48,7 @@ class Meter:
     stages: list[StageUse] = field(default_factory=list)
     _cpu: dict[int, float] = field(default_factory=dict)
     _cpu_before: float = 0.0
+    _cpu_elsewhere: float = 0.0
     _workers: dict[psutil.Process, bool] = field(default_factory=dict)
     _peak_bytes: int = 0
     _worker_bytes: int = 0
@@ -74,7 +87,12 @@ class Meter:
     @property
     def cpu_seconds(self) -> float:
         """CPU seconds since the meter was started, of processes that have ended as well."""
-        return sum([*self._cpu.values()]) - self._cpu_before
+        return sum([*self._cpu.values()]) - self._cpu_before + self._cpu_elsewhere
+
+    def add(self, spent: Spent) -> None:
+        """Count what a piece took of another machine; those of this one are seen already."""
+        if spent.machine != MACHINE:
+            self._cpu_elsewhere += spent.cpu_seconds
 
     @property
     def total_seconds(self) -> float:

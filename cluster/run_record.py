@@ -22,7 +22,7 @@ from typing import Literal
 
 from cluster.errors import TenfoldError
 from cluster.lock import check_held
-from cluster.meter import Meter
+from cluster.meter import Meter, Spent
 from cluster.storage import Store
 
 RECORD = "run.json"
@@ -54,7 +54,8 @@ class RunRecord:
     attempts : int
         Starts of the same command, the last one included.
     seconds, cpu_seconds, peak_gib : float
-        Of all attempts together; CPU and memory of the driver's machine.
+        Of all attempts together. CPU of the driver's machine and of the pieces of work done on
+        others (of Ray Train's workers, those on the driver's machine); memory of the driver's.
     """
 
     command: list[str]
@@ -140,6 +141,12 @@ _open: OpenRecord | None = None
 def current() -> OpenRecord | None:
     """Return the record of the run that this process does, if it does one."""
     return _open
+
+
+def count_spent(spent: Spent) -> None:
+    """Add what a piece of work took to the record of the run, if one is kept."""
+    if _open is not None:
+        _open.meter.add(spent)
 
 
 @contextmanager

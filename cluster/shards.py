@@ -15,10 +15,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.errors import ShardsFailed
 from cluster.failures import describe_failure, input_error, is_loss
+from cluster.machine import MACHINE
 from cluster.manifest import Entry, Manifest, append_entry, intact, read_entries
+from cluster.meter import Spent
 from cluster.nodes import Cluster
 from cluster.pieces import Group, Piece
 from cluster.progress import Progress, count
+from cluster.run_record import count_spent
 from cluster.schedule import Scheduler
 from cluster.storage import Store
 from cluster.threads import limited_threads
@@ -246,9 +249,10 @@ class _Run:
         except ray.exceptions.RayError as lost:
             error = lost
         now = time.monotonic()
-        for key, answer in zip(keys, answers, strict=False):
-            if self.scheduler.finished(group, key, now, answer[2]):
-                self._keep(key, *answer)
+        for key, (summary, files, seconds, spent) in zip(keys, answers, strict=False):
+            count_spent(spent)
+            if self.scheduler.finished(group, key, now, seconds):
+                self._keep(key, summary, files, seconds)
                 stalled = [other for other in self.scheduler.unneeded(key) if other.overdue]
                 self._call_off(self._refs(stalled))
         rest = keys[len(answers) :]
@@ -307,7 +311,7 @@ class _Run:
                 ray.cancel(ref, force=True)
 
 
-_Answer = tuple[dict[str, Any], dict[str, tuple[int, str]], float]
+_Answer = tuple[dict[str, Any], dict[str, tuple[int, str]], float, Spent]
 
 
 @ray.remote
@@ -316,7 +320,8 @@ def _call(
 ) -> tuple[list[_Answer], ray.exceptions.RayTaskError | None]:
     """Run shards in a worker, up to the first that raises.
 
-    Returns of each what the function said, its files' sizes and checksums, and its seconds.
+    Returns of each what the function said, its files' sizes and checksums, its seconds, and what
+    it took of the machine.
     """
     function, store, num_cpus = call
     answers: list[_Answer] = []
@@ -331,7 +336,7 @@ def _call(
 
 
 def _do(function: ShardFunction[Any], store: Store, shard: Any) -> _Answer:
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     summary = dict(function(shard, store))
     names = list(summary.pop("files", []))
     sizes = dict(zip(names, store.sizes(names), strict=True))
@@ -339,4 +344,5 @@ def _do(function: ShardFunction[Any], store: Store, shard: Any) -> _Answer:
     if missing:
         raise FileNotFoundError(f"the shard names files that it has not written: {missing}")
     files = {name: (int(size or 0), store.checksum(name)) for name, size in sizes.items()}
-    return summary, files, time.perf_counter() - started
+    spent = Spent(MACHINE, time.process_time() - cpu)
+    return summary, files, time.perf_counter() - started, spent

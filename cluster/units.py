@@ -15,12 +15,15 @@ from ray.actor import ActorHandle
 
 from cluster.errors import ShardsFailed
 from cluster.failures import actor_is_gone, describe_failure, input_error, is_loss
+from cluster.machine import MACHINE
 from cluster.manifest import Entry, append_entry, intact, read_entries
+from cluster.meter import Spent
 from cluster.nodes import Cluster
 from cluster.pieces import Group, Piece
 from cluster.pool import Pool, Slot
 from cluster.pool import WorkerKind as WorkerKind
 from cluster.progress import Progress, count, gauge
+from cluster.run_record import count_spent
 from cluster.schedule import Scheduler
 from cluster.storage import Store
 from cluster.unit import Unit as Unit
@@ -194,13 +197,14 @@ class _Run:
 
     def _collect(self, call: _Call, ref: Any) -> None:
         """Keep what a call has answered, and give out again what it has not."""
-        answers: list[tuple[Arrays, float]] = []
+        answers: list[_Answer] = []
         try:
             answers, error = ray.get(ref)
         except ray.exceptions.RayError as lost:
             error = lost
         now = time.monotonic()
-        for key, (arrays, seconds) in zip(call.keys, answers, strict=False):
+        for key, (arrays, seconds, spent) in zip(call.keys, answers, strict=False):
+            count_spent(spent)
             if self.scheduler.finished(call.group, key, now, seconds):
                 kept = {name: np.array(value) for name, value in arrays.items()}
                 self._keep(key, kept, call.slot, seconds)
@@ -267,15 +271,18 @@ class _Run:
         self.pool.progress.advance(note=note)
 
 
+_Answer = tuple[Arrays, float, Spent]
+
+
 def _solve_in_turn(
     worker: Any, pieces: Sequence[tuple[str, Any, str | None, Arrays | None]]
-) -> tuple[list[tuple[Arrays, float]], ray.exceptions.RayTaskError | None]:
+) -> tuple[list[_Answer], ray.exceptions.RayTaskError | None]:
     """Run in an actor: solve units one after the other, up to the first that raises."""
-    answers: dict[str, tuple[Arrays, float]] = {}
+    answers: dict[str, _Answer] = {}
     for key, payload, after, previous in pieces:
         if after in answers:
             previous = answers[after][0]
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         try:
             # Copies: a worker may use its arrays again, and nobody may write into an answer.
             found = {n: np.array(value) for n, value in worker.solve(payload, previous).items()}
@@ -285,5 +292,6 @@ def _solve_in_turn(
             return [*answers.values()], told
         for value in found.values():
             value.flags.writeable = False
-        answers[key] = found, time.perf_counter() - started
+        spent = Spent(MACHINE, time.process_time() - cpu)
+        answers[key] = found, time.perf_counter() - started, spent
     return [*answers.values()], None

@@ -28,7 +28,8 @@ def list_runs(
 ) -> None:
     """List runs, the newest first: state, progress, cost and headline number.
 
-    CPU time and memory are those of the machine the run was started on, of all attempts together.
+    CPU time is that of all machines, memory that of the machine the run was started on; of all
+    attempts together.
 
     Example: `tenfold runs`
 

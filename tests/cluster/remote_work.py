@@ -63,6 +63,18 @@ def always_raise(task, store):
     return write_rows(task, store)
 
 
+def compute(seconds):
+    """Keep a core busy for so many CPU seconds."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def compute_for(seconds, store):
+    compute(seconds)
+    return {}
+
+
 def name_a_missing_file(task, store):
     return {"files": ["never-written"]}
 
@@ -101,6 +113,7 @@ class Solver:
             payload["there"].joinpath(str(payload.get("name", os.getpid()))).touch()
         wait_for_names(payload.get("there"), payload.get("names", 0))
         time.sleep(payload.get("seconds", 0.0) / self.speed)
+        compute(payload.get("cpu_seconds", 0.0))
         start = previous["w"] if previous else np.zeros(3)
         return {
             "w": start * 0.5 + payload["k"],

@@ -7,8 +7,14 @@ import time
 import numpy as np
 import psutil
 import pytest
+from remote_work import Solver, compute_for
 
+from cluster.machine import MACHINE
 from cluster.meter import Meter
+from cluster.run_record import read_record, recorded
+from cluster.shards import map_shards
+from cluster.storage import Store
+from cluster.units import Unit, solve_units
 
 
 def burn(seconds):
@@ -53,6 +59,25 @@ def test_children_count_while_they_live_and_stay_counted_when_they_end():
         subprocess.run([sys.executable, "-c", code], check=True)
     assert meter.stages[0].cpu_seconds > 0.6
     assert meter.stages[0].peak_gib > 0.4
+
+
+def test_pieces_of_other_machines_count_and_those_of_this_one_do_not_twice(
+    cluster, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Meter, "_ours", lambda _: {})  # what Ray's workers here take is not seen
+    units = [Unit(str(number), {"k": 0, "cpu_seconds": 0.2}) for number in range(3)]
+    with Meter() as meter, recorded(Store(tmp_path), ["test"], meter=meter):
+        for stage, machine in (("here", MACHINE), ("elsewhere", "another")):
+            monkeypatch.setattr("cluster.meter.MACHINE", machine)
+            with meter.stage(stage):
+                map_shards(cluster, compute_for, [0.2] * 4, Store(tmp_path / f"{stage}-shards"),
+                           fingerprint="f", label="shards")  # fmt: skip
+                solve_units(cluster, Solver.remote, units, Store(tmp_path / f"{stage}-units"),
+                            workers=1, fingerprint="f", label="units")  # fmt: skip
+    here, elsewhere = meter.stages
+    assert here.cpu_seconds == 0
+    assert 1.4 <= elsewhere.cpu_seconds < 3
+    assert read_record(Store(tmp_path)).cpu_seconds == elsewhere.cpu_seconds
 
 
 def test_stage_is_recorded_when_it_fails():
