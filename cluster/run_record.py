@@ -54,8 +54,8 @@ class RunRecord:
     attempts : int
         Starts of the same command, the last one included.
     seconds, cpu_seconds, peak_gib : float
-        Of all attempts together. CPU of the driver's machine and of the pieces of work done on
-        others (of Ray Train's workers, those on the driver's machine); memory of the driver's.
+        Of all attempts together. CPU of the driver's machine and of work finished on others,
+        memory of the driver's.
     """
 
     command: list[str]

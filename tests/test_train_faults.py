@@ -14,6 +14,8 @@ import torch
 from driver import Driver, processes, wait_until
 
 from cluster.errors import InputError
+from cluster.meter import Meter
+from cluster.run_record import recorded
 from cluster.storage import Store
 from pipelines.fpcb.config import FeatureJob, ShardConfig
 from pipelines.fpcb.dataset import FEATURES, open_data_set
@@ -84,7 +86,7 @@ def epochs_done(out):
 
 
 def test_killed_worker_and_killed_driver_change_no_byte(
-    cluster, data, undisturbed, tmp_path, join_environment, capsys
+    cluster, data, undisturbed, tmp_path, join_environment, capsys, monkeypatch
 ):
     out = Store(tmp_path)
     script = DRIVER.replace("{options}", repr({**OPTIONS, "workers": 1}))
@@ -101,7 +103,11 @@ def test_killed_worker_and_killed_driver_change_no_byte(
     wait_until(lambda: not processes("ray::RayTrainWorker"), "the end of its workers")
 
     heeding = signal.getsignal(signal.SIGINT)
-    result = train_dream(cluster, data, out, config(2))
+    monkeypatch.setattr(Meter, "_ours", lambda _: {})
+    monkeypatch.setattr("cluster.meter.MACHINE", "another than the workers'")
+    with Meter() as meter, recorded(out / "record", ["test"], meter=meter):
+        result = train_dream(cluster, data, out, config(2))
+    assert meter.cpu_seconds > 2, "two workers that have loaded torch"
     assert " epochs from an earlier run" in capsys.readouterr().err
     assert [entry["epoch"] for entry in result["history"]] == [*range(OPTIONS["epochs"])]
     assert [entry["workers"] for entry in result["history"]][::4] == [1, 2]

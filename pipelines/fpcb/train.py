@@ -30,10 +30,12 @@ from safetensors import SafetensorError
 from torch import Tensor, distributed
 
 from cluster.errors import InputError, ShardsFailed
+from cluster.machine import MACHINE
+from cluster.meter import Spent
 from cluster.nodes import Cluster
 from cluster.progress import gauge
 from cluster.resources import engine_resources
-from cluster.run_record import current, run_name
+from cluster.run_record import count_spent, current, run_name
 from cluster.storage import Store
 from pipelines.fpcb.dataset import DataSet
 from pipelines.fpcb.detection.cached import read_piece
@@ -150,7 +152,9 @@ def _fit(work: Work, workers: int, resources: dict[str, Any]) -> dict[str, Any]:
     except TrainingFailedError as error:
         raise ShardsFailed(_STAGE, {"worker": str(error).strip()}) from error
     _sweep(work, result.checkpoint)
-    outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
+    outcome: dict[str, Any] = {**result.return_value}  # type: ignore[attr-defined]
+    for spent in outcome.pop("spent", []):
+        count_spent(spent)
     return outcome
 
 
@@ -233,6 +237,7 @@ def _loop(given: dict[str, Any]) -> dict[str, Any]:
             state["best"] = {"epoch": epoch, "loss": loss, **figures}
             state["weights"] = student.weights()
         _keep(student, state, work, rank)
+    spent = _everyone(Spent(MACHINE, time.process_time()), world)
     if rank == 0:
         if not state["best"]:
             what = "the loss is not a finite number"
@@ -240,7 +245,7 @@ def _loop(given: dict[str, Any]) -> dict[str, Any]:
         student.load_weights(state["weights"])
         about = asdict(work.about) | {"best": state["best"]}
         DreamModel(student.networks, About(**about)).save(work.out)
-    return {"best": state["best"], "history": state["history"]}
+    return {"best": state["best"], "history": state["history"], "spent": spent}
 
 
 class _RefusedError(Exception):
