@@ -197,6 +197,8 @@ class _Lease:
             other = find_holder(self.folder, self.terms)
             if other is not None:
                 return other
+            if exclusive:
+                self.folder.sweep_top()
             self._write()
         if exclusive:
             return None
@@ -243,7 +245,7 @@ def _read(folder: Store) -> Holder | None:
 
 def _age_s(folder: Store) -> float | None:
     """Return how long ago the lock was written, by the clock of the store."""
-    probe = f"{LOCK}-clock-{secrets.token_hex(4)}"
+    probe = f".clock-{secrets.token_hex(4)}"
     try:
         folder.write_bytes(probe, b"")
         now_s = folder.modified_s(probe)

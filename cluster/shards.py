@@ -111,8 +111,7 @@ def map_shards(
             run.call = ray.put((function, store, num_cpus))
             run.work()
             finished |= run.finished
-            if run.all_ended:
-                store.sweep()
+            store.sweep()
     return Manifest(store, tuple(finished[key] for key in values), reused)
 
 
@@ -157,7 +156,6 @@ class _Run:
     failures: Counter[str] = field(default_factory=Counter)
     finished: dict[str, Entry] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    all_ended: bool = False
     stranded: bool = False  # without a machine
 
     def work(self) -> None:
@@ -188,8 +186,7 @@ class _Run:
             _, left = ray.wait(left, num_returns=len(left), timeout=_LEAVE_S)
         if left:
             self._call_off(left)
-            _, left = ray.wait(left, num_returns=len(left), timeout=_END_S)
-        self.all_ended = not left
+            ray.wait(left, num_returns=len(left), timeout=_END_S)
 
     @property
     def _gives_up(self) -> bool:

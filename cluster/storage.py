@@ -173,9 +173,18 @@ class Store:
             self.filesystem.delete_file(self._at(name))
 
     def sweep(self) -> None:
-        """Remove what processes that died while writing left; none must be writing now."""
+        """Remove what processes that died or stall while writing left.
+
+        One that writes all the same will fail: there must be none whose file is still wanted.
+        """
         if self.is_local:
             for left in Path(self.path).rglob(f"{_TEMPORARY}*"):
+                left.unlink(missing_ok=True)
+
+    def sweep_top(self) -> None:
+        """Do so in the folder itself alone, and spare probes: hidden files of who only asks."""
+        if self.is_local:
+            for left in Path(self.path).glob(f"{_TEMPORARY}????????-[!.]*"):
                 left.unlink(missing_ok=True)
 
     def check_writable(self) -> None:

@@ -15,7 +15,7 @@ from chaos.plan import SCENARIOS, SMALL_DISK, plan, shares
 from chaos.rehearsal import census, judge, left_behind, rehearse
 from chaos.table import as_markdown, summarise
 
-_ROUNDS = 4  # faults that hit nobody are planned anew, at other moments
+_ROUNDS = 8  # faults that hit nobody are planned anew, at other moments
 
 
 def main():

@@ -37,10 +37,15 @@ def misbehave_once(flag, how):
 
 
 def write_rows(task, store):
-    misbehave_once(task.flag, task.how)
+    """Write a file; what goes wrong goes wrong in the middle of it."""
     time.sleep(task.seconds)
     name = f"rows-{task.number:03d}.bin"
-    store.write_bytes(name, np.random.default_rng(task.number).bytes(100 + task.number))
+    data = np.random.default_rng(task.number).bytes(100 + task.number)
+    with store.open_output(name) as sink:
+        sink.write(data[:50])
+        sink.flush()
+        misbehave_once(task.flag, task.how)
+        sink.write(data[50:])
     return {"rows": 100 + task.number, "files": [name]}
 
 

@@ -132,6 +132,16 @@ def test_killed_driver_gives_the_folder_back_at_once(driver, run):
     assert run.list() == []
 
 
+def test_what_a_killed_driver_left_half_written_goes_with_its_lock(run):
+    half, probe = ".partial-0a1b2c3d-run.json", ".partial-0a1b2c3d-.clock-89abcdef"
+    Path(run.path).mkdir()
+    for name in (half, probe):  # the probe is of one who asks who holds the folder, perhaps now
+        Path(run.path, name).write_text("{")
+    with hold(run):
+        assert not Path(run.path, half).exists()
+        assert Path(run.path, probe).exists()
+
+
 def test_process_of_the_same_number_is_not_the_driver(run):
     with hold(run):
         held = run.read_json(LOCK)

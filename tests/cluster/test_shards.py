@@ -78,7 +78,7 @@ def test_stalled_shard_is_done_elsewhere_once(cluster, store, tmp_path, undistur
     assert contents(store) == undisturbed
     lines = store.read_bytes(MANIFEST).splitlines()
     assert len(lines) == len(manifest.entries) == COUNT
-    # Nobody is writing any more: what the stalled process left is gone.
+    # What the process that is stopped, and cannot be ended, left half-written is gone as well.
     assert not [*Path(store.path).rglob(".partial-*")]
 
 
