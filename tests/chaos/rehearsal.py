@@ -19,6 +19,7 @@ from chaos.processes import AGENTS, in_sessions, wait_until, zombies
 
 _KILLED = ("task", "actor", "worker", "raylet", "driver")
 _SETTLE_S = 20.0
+_JUDGED_FROM = 9  # runs: the first ones warm the cluster up
 _RAY_TRAINS_OWN = "ray::_AutoscalingCoordinatorActor"  # one a cluster, for as long as that lives
 # How much more the last third may have than the first: a share of it, and a little of each.
 _GROWTH = 0.10
@@ -81,7 +82,8 @@ def census(field):
 
 def judge(samples):
     """Return the thirds of each series of censuses, and what leaks."""
-    series = [compare(name, [s[name] for s in samples]) for name in _SLACK] if samples else []
+    enough = len(samples) >= _JUDGED_FROM
+    series = [compare(name, [s[name] for s in samples]) for name in _SLACK] if enough else []
     leaks = [f"{row['name']} grew from {row['first']} to {row['last']}" for row in series
              if row["grows"]]  # fmt: skip
     leaks += [f"{s['zombies']} zombies after a run" for s in samples if s["zombies"]]
