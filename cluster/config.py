@@ -1,4 +1,4 @@
-"""Which Ray to use; no ray import here."""
+"""Which Ray to use, and where a run is kept; no ray import here."""
 
 from __future__ import annotations
 
@@ -34,3 +34,18 @@ class ClusterConfig:
         # Ray refuses an object store below 75 MiB with a message about its own flags.
         if self.object_store_gib is not None and not 0.1 <= self.object_store_gib < float("inf"):
             raise InputError("--object-store-gib", "size", "at least 0.1", self.object_store_gib)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig:
+    """Where a run is kept."""
+
+    out: str | None
+    wait: bool = field(
+        default=False,
+        metadata={"help": "Wait while another process works in the folder, in place of an error."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.out is not None and not self.out.strip():
+            raise InputError("--out", "empty", fix="Name a folder, or leave the option out.")

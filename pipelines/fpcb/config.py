@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, FolderConfig
 from cluster.errors import InputError
 from pipelines.fpcb.bundles.folders import ImportConfig
 from pipelines.fpcb.features.extraction import FeatureConfig
@@ -14,7 +14,7 @@ GENERATED_SHARD, BUNDLE_SHARD = 1_000, 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardConfig:
+class ShardConfig(FolderConfig):
     """Where a data set is kept, and how its making is cut."""
 
     out: str | None = field(
@@ -37,14 +37,9 @@ class ShardConfig:
     recompute: bool = field(
         default=False, metadata={"help": "Make everything again, finished or not."}
     )
-    wait: bool = field(
-        default=False,
-        metadata={"help": "Wait while another process works in the folder, in place of an error."},
-    )
 
     def __post_init__(self) -> None:
-        if self.out is not None and not self.out.strip():
-            raise InputError("--out", "empty", fix="Name a folder, or leave the option out.")
+        super().__post_init__()
         for option, value in (("--workers", self.workers), ("--shard-size", self.shard_size)):
             if value is not None and value < 1:
                 raise InputError(option, "too few", "1 or more", value, "Leave it out.")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 
-from cluster.connect import ClusterConfig
+from cluster.config import ClusterConfig, FolderConfig
 from cluster.errors import InputError
 from cluster.storage import Store
 from pipelines.flags import build
@@ -56,7 +56,7 @@ class DesignConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(FolderConfig):
     """Where the run is kept and how many workers solve it."""
 
     out: str | None = field(
@@ -69,16 +69,9 @@ class RunConfig:
     workers: int | None = field(
         default=None, metadata={"help": "Solver actors; default one a core of the cluster."}
     )
-    wait: bool = field(
-        default=False,
-        metadata={
-            "help": "Wait while another process works in the run folder, in place of an error."
-        },
-    )
 
     def __post_init__(self) -> None:
-        if self.out is not None and not self.out.strip():
-            raise InputError("--out", "empty", fix="Name a folder, or leave the option out.")
+        super().__post_init__()
         if self.workers is not None and self.workers < 1:
             raise InputError("--workers", "too few", "1 or more", self.workers, "Leave it out.")
 

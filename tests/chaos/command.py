@@ -12,9 +12,10 @@ from chaos.episode import Episode, as_row, undisturbed
 from chaos.field import Field, SmallDisk
 from chaos.jobs import make_jobs
 from chaos.plan import SCENARIOS, SMALL_DISK, plan, shares
-from chaos.rehearsal import census, judge, left_behind, rehearse
+from chaos.rehearsal import brief, census, judge, left_behind, rehearse
 from chaos.table import as_markdown, summarise
 
+_SHOWN = 5  # programs whose memory grew most
 _ROUNDS = 8  # faults that hit nobody are planned anew, at other moments
 
 
@@ -45,8 +46,8 @@ def _play(options):
             samples = _play_all(options, results, field, folder)
         left = left_behind(field, folder)
     found = judge(samples)
-    return _show(results, options, time.monotonic() - started, found["series"],
-                 [*left, *found["leaks"]])  # fmt: skip
+    return _show(results, options, time.monotonic() - started,
+                 found | {"leaks": [*left, *found["leaks"]]})  # fmt: skip
 
 
 def _play_all(options, results, field, folder):
@@ -73,7 +74,7 @@ def _play_all(options, results, field, folder):
             field.mend()
             samples.append(census(field))
             struck = sum(results.struck(name) for name in wanted)
-            _say(f"-- {struck}/{options.kills} struck · still there: {samples[-1]}")
+            _say(f"-- {struck}/{options.kills} struck · still there: {brief(samples[-1])}")
     return samples
 
 
@@ -117,32 +118,39 @@ class _Results:
             sink.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def _show(results, options, seconds, series, leaks):
+def _show(results, options, seconds, found):
     rows = summarise(results.rows)
     lost = [r for r in results.rows if not r["missed"] and not r["survived"]]
     summary = {"seed": options.seed, "kills": options.kills, "seconds": round(seconds),
-               "scenarios": rows, "lost": lost, "series": series, "leaks": leaks}  # fmt: skip
+               "scenarios": rows, "lost": lost, **found}  # fmt: skip
     (options.out / "chaos.json").write_text(json.dumps(summary, indent=2) + "\n")
     (options.out / "chaos.md").write_text(as_markdown(rows))
     print(as_markdown(rows))
     for row in lost:
         print(f"LOST {row['scenario']} {row['job']}/{row['phase']}: {row['note']}")
-    _show_leaks(series, leaks)
-    return not lost and not leaks and rows[-1]["struck"] > 0
+    _show_leaks(found)
+    return not lost and not found["leaks"] and rows[-1]["struck"] > 0
 
 
 def _rehearse(options):
     found = rehearse(options.rehearsal, options.seed, _say)
     (options.out / "rehearsal.json").write_text(json.dumps(found, indent=2) + "\n")
-    _show_leaks(found["series"], found["leaks"])
+    _show_leaks(found)
     return not found["leaks"]
 
 
-def _show_leaks(series, leaks):
-    for row in series:
-        print(f"{row['name']:24} first third {row['first']:10.1f}  last third {row['last']:10.1f}")
-    for leak in leaks:
+def _show_leaks(found):
+    for row in found["series"]:
+        _say_thirds(row["name"], row)
+    grown = sorted(found["programs_mib"], key=lambda row: row["first"] - row["last"])
+    for row in grown[:_SHOWN]:
+        _say_thirds(f"MiB of {row['name']}", row)
+    for leak in found["leaks"]:
         print(f"LEAK {leak}")
+
+
+def _say_thirds(what, row):
+    print(f"{what:32} first third {row['first']:10.1f}  last third {row['last']:10.1f}")
 
 
 def _say(text):

@@ -7,7 +7,9 @@ temporary files. When all is closed, nothing may be left.
 import random
 import tempfile
 import time
+from collections import Counter
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -47,11 +49,11 @@ def rehearse(minutes, seed, tell):
                 lost += [o.note for o in outcomes if not o.missed and not o.survived]
                 field.mend()
                 samples.append(census(field) | {"job": planned.job})
-                tell(f"-- run {runs}, {kills} kills: {samples[-1]}")
+                tell(f"-- run {runs}, {kills} kills: {brief(samples[-1])}")
         left = left_behind(field, folder)
     found = judge(samples)
-    return {"minutes": minutes, "runs": runs, "kills": kills, "series": found["series"],
-            "leaks": [*lost, *left, *found["leaks"]], "samples": samples}  # fmt: skip
+    return found | {"minutes": minutes, "runs": runs, "kills": kills,
+                    "leaks": [*lost, *left, *found["leaks"]], "samples": samples}  # fmt: skip
 
 
 def _endless(seed):
@@ -77,26 +79,33 @@ def census(field):
         "actors": len(_actors(sessions)),
         "store_mib": round(field.stored_mib(), 1),
         "zombies": len(zombies(sessions)),
+        "programs_mib": _by_program(seen),
     }
 
 
+def brief(sample):
+    """Return a census without the list of programs, for a line of text."""
+    return {name: count for name, count in sample.items() if name != "programs_mib"}
+
+
 def judge(samples):
-    """Return the thirds of each series of censuses, and what leaks."""
+    """Return the thirds of each series of censuses, those of each program, and what leaks."""
     enough = len(samples) >= _JUDGED_FROM
     series = [compare(name, [s[name] for s in samples]) for name in _SLACK] if enough else []
+    names = sorted({name for s in samples for name in s["programs_mib"]}) if enough else []
+    programs = [_thirds(name, [s["programs_mib"].get(name, 0.0) for s in samples])
+                for name in names]  # fmt: skip
     leaks = [f"{row['name']} grew from {row['first']} to {row['last']}" for row in series
              if row["grows"]]  # fmt: skip
     leaks += [f"{s['zombies']} zombies after a run" for s in samples if s["zombies"]]
     leaks += [f"{s['actors']} actors after a run" for s in samples if s["actors"]]
-    return {"series": series, "leaks": leaks}
+    return {"series": series, "programs_mib": programs, "leaks": leaks}
 
 
 def compare(name, values):
     """Hold the middle of the last third against that of the first."""
-    third = max(1, len(values) // 3)
-    first, last = (sorted(part)[len(part) // 2] for part in (values[:third], values[-third:]))
-    return {"name": name, "first": first, "last": last,
-            "grows": last > first * (1 + _GROWTH) + _SLACK[name]}  # fmt: skip
+    row = _thirds(name, values)
+    return row | {"grows": row["last"] > row["first"] * (1 + _GROWTH) + _SLACK[name]}
 
 
 def left_behind(field, folder):
@@ -107,6 +116,28 @@ def left_behind(field, folder):
     found += [f"left behind: {ray_folder}"] if ray_folder.exists() else []
     found += [f"left behind: {path}" for path in folder.rglob(".partial-*")]
     return found
+
+
+def _thirds(name, values):
+    third = max(1, len(values) // 3)
+    first, last = (sorted(part)[len(part) // 2] for part in (values[:third], values[-third:]))
+    return {"name": name, "first": first, "last": last}
+
+
+def _by_program(seen):
+    """Return the memory of all processes of a program together, in MiB."""
+    found = Counter()
+    for one in seen:
+        found[_of(one, _program) or one.name] += _of(one, _pss) / (1 << 20)
+    return {name: round(mib, 1) for name, mib in found.items()}
+
+
+def _program(process):
+    """Name the script or module that a Python process runs, else what it calls itself."""
+    first, *rest = process.cmdline() or [""]  # a zombie has none
+    scripts = [word for word in rest if word.endswith(".py")]
+    modules = [word for flag, word in pairwise(rest) if flag == "-m"]
+    return Path([*modules, *scripts, first][0]).name
 
 
 def _actors(sessions):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, FolderConfig
 from cluster.errors import InputError
 from pipelines.fpcb.bundles.folders import ImportConfig
 from pipelines.fpcb.detection.patches import PatchCoreConfig
@@ -49,7 +49,7 @@ class DecisionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFolderConfig:
+class RunFolderConfig(FolderConfig):
     """Where a run is kept, and how its work is cut."""
 
     out: str | None = field(
@@ -62,16 +62,9 @@ class RunFolderConfig:
     shard_workers: int | None = field(
         default=None, metadata={"help": "Shards worked on at a time; default one a core."}
     )
-    wait: bool = field(
-        default=False,
-        metadata={
-            "help": "Wait while another process works in the run folder, in place of an error."
-        },
-    )
 
     def __post_init__(self) -> None:
-        if self.out is not None and not self.out.strip():
-            raise InputError("--out", "empty", fix="Name a folder, or leave the option out.")
+        super().__post_init__()
         if self.shard_workers is not None and self.shard_workers < 1:
             raise InputError("--shard-workers", "too few", "1 or more", self.shard_workers)
 
@@ -98,7 +91,7 @@ class RunJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreJob:
+class ScoreJob(FolderConfig):
     """`tenfold fpcb score`: a row a panel, from a trained run and panels of any kind."""
 
     out: str = field(
@@ -120,15 +113,10 @@ class ScoreJob:
     shard_workers: int | None = field(
         default=None, metadata={"help": "Shards scored at a time; default one a core."}
     )
-    wait: bool = field(
-        default=False,
-        metadata={"help": "Wait while another process works in the folder, in place of an error."},
-    )
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        if not self.out.strip():
-            raise InputError("--out", "empty", fix="Name a folder, or leave the option out.")
+        super().__post_init__()
         self.bundles  # noqa: B018 - refuses what it cannot use
 
     @property

@@ -116,9 +116,9 @@ def for_false_alarms(label: npt.ArrayLike, score: npt.ArrayLike, wanted: float) 
     warning = ""
     if not j:
         warning = (
-            f"{n} good validation panels promise {1 / (n + 1):.2%} false alarms at best, not "
-            f"{wanted:.4g}: that takes {math.ceil(1 / wanted - 1e-9) - 1} good panels. The "
-            "threshold continues the tail of their scores."
+            f"{n:,} good validation panels promise {1 / (n + 1):.2%} false alarms at best, not "
+            f"{100 * wanted:.4g}%: that takes {math.ceil(1 / wanted - 1e-9) - 1:,} good panels. "
+            "The threshold continues the tail of their scores."
         )
     return Threshold(
         value=value,
