@@ -1,12 +1,11 @@
 """What a second machine brings, and what surviving kills costs.
 
-Run: ``python -m benchmarks.raylets [--runs 3] [--panels 24000] [--documents 12000] [--share 0.7]``
+Run: ``python -m benchmarks.raylets [--runs 3] [--panels 24000] [--documents 12000]``
 
 Raylets of one core each stand for machines; the head has none. Both jobs run on one raylet and on
 two in turns, as a user would start them, on machines that are up and idle; the seconds are those of
-their distributed stage, the start of its workers among them. On 2 cores two such machines leave
-none to the head and the driver: with ``--share`` each gets that part of a core alone, which takes
-root and cgroups. "Taken" is what the hypervisor gave to others meanwhile.
+their distributed stage, the start of its workers among them. Beside them stand the CPU seconds of
+the whole run, two raylets to one, and what the hypervisor gave to others meanwhile, of all cores.
 
 Then the shards of one stage are done by `map_shards`, and by bare Ray tasks that keep no manifest,
 compare no checksum and know no retry; the two take turns, on the same embedded Ray.
@@ -18,11 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -31,6 +29,7 @@ import ray
 from cluster.config import ClusterConfig
 from cluster.connect import connect
 from cluster.nodes import Cluster
+from cluster.run_record import read_record
 from cluster.shards import map_shards
 from cluster.storage import Store
 from pipelines.fpcb.features.extraction import FeatureConfig
@@ -41,9 +40,15 @@ from pipelines.news.synthetic import SyntheticConfig, write_market
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {"news": "solve path", "fpcb": "generate and extract"}
-CPU_GROUPS, PERIOD_US = Path("/sys/fs/cgroup/cpu"), 20_000
 _COST_SHARE = 4  # many short pairs say more than a few long ones
 _SETTLE_S, _IDLE_PERCENT = 60.0, 10.0
+
+
+class Used(NamedTuple):
+    """Wall seconds of a job's distributed stage, and CPU seconds of all of the job."""
+
+    seconds: float
+    cpu_seconds: float
 
 
 def main() -> None:
@@ -51,30 +56,31 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--panels", type=int, default=24_000)
     parser.add_argument("--documents", type=int, default=12_000)
-    parser.add_argument("--share", type=float, help="of a core for each raylet (a whole one)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_market(SyntheticConfig(documents=options.documents), Path(folder) / "market")
-        print("| job | stage | 1 raylet, s | 2 raylets, s | throughput | pairs | taken |")
-        print("|---|---|---|---|---|---|---|")
+        print("| job | stage | 1 raylet, s | 2 raylets, s | throughput | pairs | CPU | taken |")
+        print("|---|---|---|---|---|---|---|---|")
         for job, stage in STAGES.items():
             before = psutil.cpu_times()
-            pairs = [
+            # runs x (one, two) x (wall, CPU)
+            used = np.array([
                 [seconds_on(count, job, Path(folder), options) for count in (1, 2)]
                 for _ in range(options.runs)
-            ]
-            one, two = (median(seconds) for seconds in zip(*pairs, strict=True))
-            ratios = [first / second for first, second in pairs]
+            ])  # fmt: skip
+            one, two = np.median(used[..., 0], axis=0)
+            ratios = used[:, 0, 0] / used[:, 1, 0]
+            cpu, taken = np.median(used[:, 1, 1] / used[:, 0, 1]), taken_since(before)
             print(
-                f"| {job} | {stage} | {one:.1f} | {two:.1f} | {median(ratios):.2f} x | "
-                f"{min(ratios):.2f} to {max(ratios):.2f} | {taken_since(before):.0%} |",
+                f"| {job} | {stage} | {one:.1f} | {two:.1f} | {np.median(ratios):.2f} x | "
+                f"{min(ratios):.2f} to {max(ratios):.2f} | {cpu:.2f} x | {taken:.0%} |",
                 flush=True,
             )
         print_cost(options, Path(folder))
 
 
-def seconds_on(raylets: int, job: str, folder: Path, options: argparse.Namespace) -> float:
-    """Run ``job`` on so many raylets of one core; return the seconds of its distributed stage."""
+def seconds_on(raylets: int, job: str, folder: Path, options: argparse.Namespace) -> Used:
+    """Run ``job`` on so many raylets of one core; return what it took."""
     sys.path.insert(0, str(ROOT / "tests"))
     from raylets import Raylets
 
@@ -83,37 +89,20 @@ def seconds_on(raylets: int, job: str, folder: Path, options: argparse.Namespace
         "news": ["news", "fit", *market, "--targets=return,log_range", "--alpha-ratio=100"],
         "fpcb": ["fpcb", "features", f"--panels={options.panels}", "--shard-size=200"],
     }[job]
-    with ExitStack() as limits, Raylets() as cluster, tempfile.TemporaryDirectory() as out:
+    with Raylets() as cluster, tempfile.TemporaryDirectory() as out:
         cluster.head(0)
         for number in range(raylets):
-            machine = cluster.join(f"cpu{number}", 1)
-            if options.share is not None:
-                limits.callback(limit(machine, options.share).rmdir)
+            cluster.join(f"cpu{number}", 1)
         wait_until_idle()
         command = [sys.executable, "-m", "pipelines", *arguments, "--out", f"{out}/run"]
         done = subprocess.run(
             command, env=cluster.environment(), cwd=ROOT, capture_output=True, text=True
         )
+        record = read_record(Store(f"{out}/run"))
     found = re.search(rf"{STAGES[job]}: (\d+)/\1 \w+ · ([\d.]+) s", done.stderr)
-    if done.returncode or found is None:
+    if done.returncode or found is None or record is None:
         raise RuntimeError(done.stderr)
-    return float(found[2])
-
-
-def limit(machine: Any, share: float) -> Path:
-    """Let all processes of a raylet use no more than so much of a core; return their cgroup."""
-    folder = CPU_GROUPS / f"tenfold-{machine.process.pid}"
-    try:
-        folder.mkdir()
-        (folder / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-        (folder / "cpu.cfs_quota_us").write_text(str(round(share * PERIOD_US)))
-        for process in machine.processes():
-            (folder / "cgroup.procs").write_text(str(process.pid))
-    except OSError as error:
-        raise SystemExit(
-            f"--share takes root and the cpu controller of cgroups v1: {error}"
-        ) from None
-    return folder
+    return Used(float(found[2]), record.cpu_seconds)
 
 
 def taken_since(before: Any) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import ray
 from threadpoolctl import threadpool_info
 
@@ -32,6 +33,10 @@ def misbehave_once(flag, how):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "stalled":
         os.kill(os.getpid(), signal.SIGSTOP)
+    if how == "machine stopped":  # which is a session here, as `Raylets` starts it
+        others = {pid for pid in psutil.pids() if os.getsid(pid) == os.getsid(0)} - {os.getpid()}
+        for pid in [*others, os.getpid()]:
+            os.kill(pid, signal.SIGSTOP)
     if how == "raised":
         raise KeyError("the first attempt goes wrong")
 

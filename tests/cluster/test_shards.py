@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from driver import HEED_CTRL_C, wait_until
+from raylets import Raylets
 from remote_work import (
     Task,
     always_raise,
@@ -27,6 +28,7 @@ from cluster.shards import map_shards
 from cluster.storage import Store
 
 COUNT = 8
+SLOW_DRIVER = str(Path(__file__).with_name("slow_driver.py"))
 
 
 def run(cluster, store, tasks=None, function=write_rows, fingerprint="f", **options):
@@ -79,6 +81,24 @@ def test_stalled_shard_is_done_elsewhere_once(cluster, store, tmp_path, undistur
     lines = store.read_bytes(MANIFEST).splitlines()
     assert len(lines) == len(manifest.entries) == COUNT
     # What the process that is stopped, and cannot be ended, left half-written is gone as well.
+    assert not [*Path(store.path).rglob(".partial-*")]
+
+
+@pytest.mark.long
+def test_machine_that_stops_in_the_middle_of_a_file_leaves_none(store, tmp_path, undisturbed):
+    flag = tmp_path / "stopped"
+    with Raylets() as raylets:
+        raylets.head(0)
+        nodes = [raylets.join(f"n{number}", 1) for number in range(2)]
+        driver = [sys.executable, SLOW_DRIVER, store.path, str(COUNT), str(flag)]
+        done = subprocess.run(
+            driver, env=raylets.environment(), capture_output=True, text=True, timeout=120
+        )
+        stopped = [node.raylet.status() == psutil.STATUS_STOPPED for node in nodes]
+    assert done.returncode == 0, done.stderr
+    assert flag.exists()
+    assert sorted(stopped) == [False, True]
+    assert contents(store) == undisturbed
     assert not [*Path(store.path).rglob(".partial-*")]
 
 
@@ -200,13 +220,7 @@ def test_machine_that_is_lost_while_it_is_asked_ends_no_run(cluster, store, undi
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_finished_shards_are_skipped_when_driver_restarts(cluster, store, join_environment, how):
     count = 30
-    command = [
-        *HEED_CTRL_C,
-        sys.executable,
-        str(Path(__file__).with_name("slow_driver.py")),
-        store.path,
-        "30",
-    ]
+    command = [*HEED_CTRL_C, sys.executable, SLOW_DRIVER, store.path, str(count)]
     driver = subprocess.Popen(
         command, env=join_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
