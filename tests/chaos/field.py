@@ -34,7 +34,8 @@ class Field:
         for last in range(_TRIES):
             self.raylets, self.nodes = Raylets(), []
             try:
-                head = self.raylets.head(num_cpus=0, object_store_mib=_STORE_MIB)
+                # Without a dashboard, Ray Train's cleaners outlive the trainings of killed drivers.
+                head = self.raylets.head(0, dashboard=True, object_store_mib=_STORE_MIB)
                 self.sessions.add(head.process.pid)
                 self.mend()
             except BaseException as error:
