@@ -65,7 +65,7 @@ def main() -> None:
             before = psutil.cpu_times()
             # runs x (one, two) x (wall, CPU)
             used = np.array([
-                [seconds_on(count, job, Path(folder), options) for count in (1, 2)]
+                [used_on(count, job, Path(folder), options) for count in (1, 2)]
                 for _ in range(options.runs)
             ])  # fmt: skip
             one, two = np.median(used[..., 0], axis=0)
@@ -79,7 +79,7 @@ def main() -> None:
         print_cost(options, Path(folder))
 
 
-def seconds_on(raylets: int, job: str, folder: Path, options: argparse.Namespace) -> Used:
+def used_on(raylets: int, job: str, folder: Path, options: argparse.Namespace) -> Used:
     """Run ``job`` on so many raylets of one core; return what it took."""
     sys.path.insert(0, str(ROOT / "tests"))
     from raylets import Raylets

@@ -20,8 +20,8 @@ class ShardConfig(FolderConfig):
     out: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of the data set: a path or s3:// address; default data/fpcb-<hash of "
-            "the options>, so that the same command resumes."
+            "help": "Folder of the data set: a path or s3:// address; default data/fpcb-HASH, by "
+            "the options, so that the same command resumes."
         },
     )
     workers: int | None = field(

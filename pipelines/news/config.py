@@ -62,7 +62,7 @@ class RunConfig(FolderConfig):
     out: str | None = field(
         default=None,
         metadata={
-            "help": "Run folder: a path or s3:// address; default runs/news-<hash of the options>, "
+            "help": "Run folder: a path or s3:// address; default runs/news-HASH, by the options, "
             "so that the same command resumes."
         },
     )

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +35,11 @@ def misbehave_once(flag, how):
     if how == "stalled":
         os.kill(os.getpid(), signal.SIGSTOP)
     if how == "machine stopped":  # which is a session here, as `Raylets` starts it
-        others = {pid for pid in psutil.pids() if os.getsid(pid) == os.getsid(0)} - {os.getpid()}
-        for pid in [*others, os.getpid()]:
-            os.kill(pid, signal.SIGSTOP)
+        for pid in psutil.pids():
+            with suppress(ProcessLookupError):  # it may just have ended
+                if os.getsid(pid) == os.getsid(0) and pid != os.getpid():
+                    os.kill(pid, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
     if how == "raised":
         raise KeyError("the first attempt goes wrong")
 

@@ -55,7 +55,7 @@ class RunFolderConfig(FolderConfig):
     out: str | None = field(
         default=None,
         metadata={
-            "help": "Run folder: a path or s3:// address; default runs/fpcb-<hash of the options>, "
+            "help": "Run folder: a path or s3:// address; default runs/fpcb-HASH, by the options, "
             "so that the same command resumes."
         },
     )
